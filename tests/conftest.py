@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import shutil
+import tarfile
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -31,8 +34,6 @@ def shared_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def unpacked(shared_data, tmp_path_factory):
     """Unpacks an archive of the large data once per machine: ``unpacked("grammars.tar.xz")`` is its folder."""
-    import tarfile
-    import tempfile
 
     def unpack(archive: str) -> pathlib.Path:
         source = shared_data / archive
@@ -42,16 +43,13 @@ def unpacked(shared_data, tmp_path_factory):
         target = pathlib.Path(tempfile.gettempdir()) / "tokamask-test-data" / f"{archive}-{stamp}"
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                with tarfile.open(source) as tar:
-                    tar.extractall(scratch, filter="data")
-                try:
-                    os.rename(scratch, target)
-                except OSError:  # another worker was faster
-                    if not target.exists():
-                        raise
-                else:
-                    os.makedirs(scratch)
+            scratch = tempfile.mkdtemp(dir=target.parent)
+            with tarfile.open(source) as tar:
+                tar.extractall(scratch, filter="data")
+            try:
+                os.rename(scratch, target)
+            except OSError:  # another worker was faster
+                shutil.rmtree(scratch)
         return target
 
     return unpack
