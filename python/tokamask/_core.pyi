@@ -1,6 +1,9 @@
 # Stubs of the compiled module; `make lint` compares them with the binary.
 
 import builtins
+from typing import Any
+
+def build_info() -> dict[str, Any]: ...
 
 class Vocabulary:
     def __new__(

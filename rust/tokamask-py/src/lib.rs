@@ -5,6 +5,7 @@
 
 #[allow(dead_code)] // the first array arguments come with the tokenizer
 mod arrays;
+mod build_info;
 mod errors;
 mod vocabulary;
 
@@ -13,6 +14,8 @@ use pyo3::prelude::*;
 /// The compiled half of tokamask. Import the public names from `tokamask` instead.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::build_info::build_info;
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }
