@@ -5,7 +5,8 @@ Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 
 from tokamask import errors
 from tokamask._core import Vocabulary
+from tokamask.draft import DraftTree, verify_greedy
 from tokamask.ragged import Ragged
 
 __version__ = "0.1.0"
-__all__ = ["Ragged", "Vocabulary", "__version__", "errors"]
+__all__ = ["DraftTree", "Ragged", "Vocabulary", "__version__", "errors", "verify_greedy"]

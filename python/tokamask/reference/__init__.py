@@ -1,0 +1,1 @@
+"""The definition of every algorithm, in plain numpy: specification, test oracle, and the page to read first."""
