@@ -64,3 +64,11 @@ def smollm2_gguf() -> pathlib.Path:
         return find_model()
     except ModelNotFoundError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def engine(smollm2_gguf):
+    """The demo model, loaded once; a test that reads a prompt starts it anew."""
+    from tokamask.demo import Engine
+
+    return Engine.load(smollm2_gguf, progress=False)

