@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tokamask import errors
-from tokamask.demo import Engine, weights
+from tokamask.demo import weights
 from tokamask.draft import DraftTree
 
 DATA = pathlib.Path(__file__).parent / "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -183,7 +184,7 @@ class Engine:
 
 
 def _linear(x: Floats, matrix: Floats) -> Floats:
-    """x [rows, in] through ``matrix`` [out, in]. This side of the product is the faster one for few rows."""
+    """Multiplies x [rows, in] with ``matrix`` [out, in]. This side of the product is the faster one for few rows."""
     if len(x) <= ROWWISE:
         return np.stack([matrix @ row for row in x])
     return (matrix @ x.T).T
@@ -191,7 +192,8 @@ def _linear(x: Floats, matrix: Floats) -> Floats:
 
 def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
     scale = np.sqrt(np.einsum("ni,ni->n", x, x) / np.float32(x.shape[1]) + np.float32(epsilon))
-    return x * (weight / scale[:, None])
+    normed: Floats = x * (weight / scale[:, None])
+    return normed
 
 
 def _mlp(layer: Layer, x: Floats) -> Floats:
@@ -213,14 +215,15 @@ def _attend(q: Floats, keys: Floats, values: Floats, visible: npt.NDArray[np.boo
         .transpose(1, 2, 0, 3)
         .reshape(num_kv_heads, -1, head_dim)
     )
-    scores = (grouped @ keys.transpose(1, 2, 0)) * np.float32(head_dim**-0.5)
+    scores: Floats = grouped @ keys.transpose(1, 2, 0)
+    scores *= np.float32(1 / math.sqrt(head_dim))
     scores = scores.reshape(num_kv_heads, group, rows, context)
     if rows > 1:
         scores[..., context - rows :][..., ~visible] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
-    out = scores.reshape(num_kv_heads, -1, context) @ values.transpose(1, 0, 2)
+    out: Floats = scores.reshape(num_kv_heads, -1, context) @ values.transpose(1, 0, 2)
     return (
         out.reshape(num_kv_heads, group, rows, head_dim)
         .transpose(2, 0, 1, 3)

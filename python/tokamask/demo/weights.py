@@ -110,7 +110,7 @@ def _open(path: pathlib.Path) -> Any:
     except ImportError as error:
         raise ImportError(f"reading GGUF weights needs the package gguf: {INSTALL_READER}") from error
 
-    class Reader(gguf.GGUFReader):
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
         def _get_field_parts(
             self, orig_offs: int, raw_type: int
         ) -> tuple[int, list[Any], list[int], list[Any]]:
