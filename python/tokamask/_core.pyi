@@ -1,7 +1,14 @@
 # Stubs of the compiled module; `make lint` compares them with the binary.
 
 import builtins
-from typing import Any
+import os
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tokamask.ragged import Ragged
 
 def build_info() -> dict[str, Any]: ...
 
@@ -25,3 +32,62 @@ class Vocabulary:
     def special(self) -> dict[str, int]: ...
     def with_(self, *, eos_ids: list[int] | None = None, vocab_size: int | None = None) -> Vocabulary: ...
     def __getnewargs_ex__(self) -> tuple[tuple[list[builtins.bytes | None]], dict[str, object]]: ...
+
+# tokenizer
+
+class Tokenizer:
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer: ...
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Tokenizer: ...
+    @classmethod
+    def from_tiktoken(
+        cls,
+        ranks: str | os.PathLike[str] | dict[bytes, int],
+        *,
+        pattern: str,
+        special_tokens: dict[str, int] | None = None,
+    ) -> Tokenizer: ...
+    def encode(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = False,
+        allowed_special: Collection[str] | Literal["all"] | None = None,
+    ) -> list[int]: ...
+    def encode_array(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = False,
+        allowed_special: Collection[str] | Literal["all"] | None = None,
+    ) -> npt.NDArray[np.uint32]: ...
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        add_special_tokens: bool = False,
+        allowed_special: Collection[str] | Literal["all"] | None = None,
+    ) -> Ragged: ...
+    def count(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = False,
+        allowed_special: Collection[str] | Literal["all"] | None = None,
+    ) -> int: ...
+    def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str: ...
+    def decode_bytes(self, ids: Sequence[int] | npt.NDArray[Any]) -> bytes: ...
+    def decode_batch(self, rows: Iterable[Sequence[int] | npt.NDArray[Any]]) -> list[str]: ...
+    def stream_decoder(self) -> StreamDecoder: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+    def __len__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]: ...
+    def __copy__(self) -> Tokenizer: ...
+    def __deepcopy__(self, memo: Any) -> Tokenizer: ...
+
+class StreamDecoder:
+    def push(self, token_id: int) -> str: ...
+    def flush(self) -> str: ...

@@ -7,6 +7,7 @@
 mod arrays;
 mod build_info;
 mod errors;
+mod tokenizer;
 mod vocabulary;
 
 use pyo3::prelude::*;
@@ -16,6 +17,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::build_info::build_info;
+    #[pymodule_export]
+    use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }

@@ -11,6 +11,10 @@
 //!
 //! `mask` and `tokenizer` meet only in [`vocabulary`].
 
+pub mod bpe;
 pub mod error;
+pub mod formats;
 pub mod ids;
+pub mod text;
+pub mod tokenizer;
 pub mod vocabulary;

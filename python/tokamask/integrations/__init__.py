@@ -1,0 +1,1 @@
+"""Bridges to other projects' objects; each imports its host only when used."""

@@ -1,0 +1,291 @@
+//! `tokamask.Tokenizer`.
+
+use std::sync::Arc;
+
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use tokamask::formats::{compiled, tiktoken};
+use tokamask::text::added::Allowed;
+
+use crate::arrays::to_numpy;
+use crate::errors::Result;
+use crate::vocabulary::Vocabulary;
+
+/// Texts shorter than this are encoded under the GIL: releasing it would take longer.
+const SHORT: usize = 2048;
+
+/// Text to token ids and back, exactly as the file's own library does it. Immutable and thread-safe.
+///
+/// Special tokens in a text are ordinary text unless ``allowed_special`` names them (or is ``"all"``).
+///
+/// Examples
+/// --------
+/// >>> tok = tm.Tokenizer.from_file("tokenizer.json")
+/// >>> tok.decode(tok.encode("to be or not to be"))
+/// 'to be or not to be'
+#[pyclass(frozen, module = "tokamask")]
+pub struct Tokenizer {
+    inner: Arc<tokamask::tokenizer::Tokenizer>,
+    vocabulary: Vocabulary,
+}
+
+impl From<tokamask::tokenizer::Tokenizer> for Tokenizer {
+    fn from(inner: tokamask::tokenizer::Tokenizer) -> Self {
+        let vocabulary = Vocabulary(Arc::clone(inner.vocabulary()));
+        Self { inner: Arc::new(inner), vocabulary }
+    }
+}
+
+impl Tokenizer {
+    fn ids(&self, py: Python<'_>, text: &str, special: bool, allowed: &Allowed) -> Result<Vec<u32>> {
+        let encode = || self.inner.encode(text, special, allowed);
+        Ok(if text.len() < SHORT { encode() } else { py.detach(encode) }?)
+    }
+}
+
+/// `"all"` or a collection of special tokens.
+fn allowed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Allowed> {
+    let Some(value) = value else { return Ok(Allowed::None) };
+    if value.extract::<&str>().is_ok_and(|text| text == "all") {
+        return Ok(Allowed::All);
+    }
+    let names = value.try_iter()?.map(|name| name?.extract()).collect::<PyResult<Vec<String>>>()?;
+    Ok(if names.is_empty() { Allowed::None } else { Allowed::Some(names) })
+}
+
+/// Ids from a uint32 array without a copy, or from any sequence of ints.
+fn with_ids<T>(ids: &Bound<'_, PyAny>, run: impl FnOnce(&[u32]) -> T) -> PyResult<T> {
+    if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, u32>>() {
+        if let Ok(slice) = array.as_slice() {
+            return Ok(run(slice));
+        }
+    }
+    let list: Vec<u32> = match ids.extract() {
+        Ok(list) => list,
+        Err(_) => ids.try_iter()?.map(|id| id?.extract()).collect::<PyResult<_>>()?,
+    };
+    Ok(run(&list))
+}
+
+fn read_file(path: &Bound<'_, PyAny>) -> PyResult<(String, Vec<u8>)> {
+    let path: std::path::PathBuf = path.extract()?;
+    let data = std::fs::read(&path).map_err(|error| match error.raw_os_error() {
+        Some(code) => {
+            pyo3::exceptions::PyOSError::new_err((code, error.to_string(), path.display().to_string()))
+        }
+        None => error.into(),
+    })?;
+    Ok((path.display().to_string(), data))
+}
+
+fn at_path(error: tokamask::error::Error, path: &str) -> tokamask::error::Error {
+    match error {
+        tokamask::error::Error::Vocabulary(error) if error.path.is_none() => error.at_path(path).into(),
+        other => other,
+    }
+}
+
+#[pymethods]
+impl Tokenizer {
+    /// Reads a tokenizer file, told by its content: tokenizer.json, GGUF, or one that ``save`` wrote.
+    ///
+    /// Raises
+    /// ------
+    /// VocabularyError
+    ///     The file is malformed; ``path``, ``line`` or ``token`` say where.
+    /// UnsupportedComponentError
+    ///     The file asks for a component that is not read; it is never guessed at.
+    #[classmethod]
+    fn from_file(_class: &Bound<'_, PyType>, py: Python<'_>, path: &Bound<'_, PyAny>) -> Result<Self> {
+        let (path, data) = read_file(path)?;
+        let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::from_bytes(&data));
+        Ok(tokenizer.map_err(|error| at_path(error, &path))?.into())
+    }
+
+    /// The same from the bytes of a file.
+    #[classmethod]
+    fn from_bytes(_class: &Bound<'_, PyType>, py: Python<'_>, data: &[u8]) -> Result<Self> {
+        Ok(py.detach(|| tokamask::tokenizer::Tokenizer::from_bytes(data))?.into())
+    }
+
+    /// tiktoken's kind of tokenizer.
+    ///
+    /// Parameters
+    /// ----------
+    /// ranks : path of a ``.tiktoken`` file, or dict[bytes, int]
+    /// pattern : str
+    ///     The split rule, a regular expression.
+    /// special_tokens : dict[str, int]
+    #[classmethod]
+    #[pyo3(signature = (ranks, *, pattern, special_tokens=None))]
+    fn from_tiktoken(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        ranks: &Bound<'_, PyAny>,
+        pattern: &str,
+        special_tokens: Option<&Bound<'_, PyDict>>,
+    ) -> Result<Self> {
+        let tokens = if let Ok(ranks) = ranks.cast::<PyDict>() {
+            let entries = ranks.iter().map(|(token, rank)| {
+                Ok((token.cast::<PyBytes>()?.as_bytes().to_vec(), rank.extract::<u32>()?))
+            });
+            tiktoken::from_entries(entries.collect::<PyResult<Vec<_>>>()?)?
+        } else {
+            let (path, data) = read_file(ranks)?;
+            py.detach(|| tiktoken::read(&data)).map_err(|error| error.at_path(path))?
+        };
+        let special: Vec<(String, u32)> = special_tokens
+            .map(|d| d.iter().map(|(k, v)| Ok((k.extract()?, v.extract()?))).collect::<PyResult<_>>())
+            .transpose()?
+            .unwrap_or_default();
+        Ok(py.detach(|| tokamask::tokenizer::Tokenizer::from_ranks(tokens, pattern, special))?.into())
+    }
+
+    /// The ids of ``text`` as a list of ints.
+    ///
+    /// Parameters
+    /// ----------
+    /// text : str
+    /// add_special_tokens : bool
+    ///     Put round the text what the file asks for (begin and end of sequence).
+    /// allowed_special : collection of str, or "all"
+    ///     Special tokens that are recognised in the text.
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Bound<'py, PyList>> {
+        let ids = self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?;
+        Ok(PyList::new(py, ids)?)
+    }
+
+    /// The ids of ``text`` as uint32 [n].
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    fn encode_array<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Bound<'py, PyArray1<u32>>> {
+        Ok(to_numpy(py, self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?))
+    }
+
+    /// The ids of many texts, on all cores, as a :class:`tokamask.Ragged`.
+    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None))]
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'_, PyAny>,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Bound<'py, PyAny>> {
+        let allowed = allowed(allowed_special)?;
+        let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
+        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+        let (ids, offsets) = py.detach(|| self.inner.encode_batch(&texts, add_special_tokens, &allowed))?;
+        let ragged = py.import("tokamask.ragged")?.getattr("Ragged")?;
+        Ok(ragged.call1((to_numpy(py, ids), to_numpy(py, offsets)))?)
+    }
+
+    /// The number of ids of ``text``.
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    fn count(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<usize> {
+        let allowed = allowed(allowed_special)?;
+        Ok(py.detach(|| self.inner.count(text, add_special_tokens, &allowed))?)
+    }
+
+    /// The text that ``ids`` (list[int] or uint32 [n]) spell; bytes that are not UTF-8 become U+FFFD.
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> Result<String> {
+        Ok(with_ids(ids, |ids| py.detach(|| self.inner.decode(ids)))??)
+    }
+
+    /// The bytes that ``ids`` spell; ``decode_bytes(encode(text)) == text.encode()``.
+    fn decode_bytes<'py>(&self, py: Python<'py>, ids: &Bound<'_, PyAny>) -> Result<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &with_ids(ids, |ids| py.detach(|| self.inner.decode_bytes(ids)))??))
+    }
+
+    /// The texts of a :class:`tokamask.Ragged`, or of any sequence of rows of ids.
+    fn decode_batch(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> Result<Vec<String>> {
+        rows.try_iter()?.map(|row| self.decode(py, &row?)).collect()
+    }
+
+    /// A decoder for a stream of ids: ``push(id)`` gives the text that became complete.
+    fn stream_decoder(&self) -> StreamDecoder {
+        StreamDecoder {
+            vocabulary: self.vocabulary.clone(),
+            inner: tokamask::tokenizer::StreamDecoder::default(),
+        }
+    }
+
+    /// Tokens and their bytes.
+    #[getter]
+    fn vocabulary(&self) -> Vocabulary {
+        self.vocabulary.clone()
+    }
+
+    /// Writes the tokenizer to ``path``, to be read by ``from_file``.
+    fn save(&self, path: std::path::PathBuf) -> Result<()> {
+        let data = compiled::write(self.inner.definition())?;
+        Ok(std::fs::write(path, data).map_err(PyErr::from)?)
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.vocabulary().len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Tokenizer of {} ids>", self.inner.vocabulary().len())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Result<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        let py = slf.py();
+        let data = compiled::write(slf.get().inner.definition())?;
+        Ok((slf.get_type().getattr("from_bytes")?, (PyBytes::new(py, &data),)))
+    }
+
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'_, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+}
+
+/// Decodes a stream of ids without ever cutting inside a character.
+///
+/// Examples
+/// --------
+/// >>> stream = tok.stream_decoder()
+/// >>> "".join(stream.push(i) for i in tok.encode("naïve")) + stream.flush()
+/// 'naïve'
+#[pyclass(module = "tokamask")]
+pub struct StreamDecoder {
+    vocabulary: Vocabulary,
+    inner: tokamask::tokenizer::StreamDecoder,
+}
+
+#[pymethods]
+impl StreamDecoder {
+    /// Adds a token; the text that became complete, possibly empty.
+    fn push(&mut self, token_id: u32) -> Result<String> {
+        Ok(self.inner.push(&self.vocabulary.0, token_id)?)
+    }
+
+    /// Ends the stream: an unfinished character becomes U+FFFD.
+    fn flush(&mut self) -> String {
+        self.inner.flush()
+    }
+}

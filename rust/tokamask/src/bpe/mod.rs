@@ -1,0 +1,184 @@
+//! Byte-pair encoding: the tables, and the encoders that are tied to one definition of the result.
+//!
+//! The result is defined by [`merge::encode`]: start from the symbols of the bytes, and while any
+//! adjacent pair may merge, merge the pair of lowest rank, the leftmost of equals. Everything
+//! faster in this folder must give the same ids.
+
+pub mod merge;
+pub mod pairs;
+
+use rustc_hash::FxHashMap;
+
+use crate::error::VocabularyError;
+use pairs::Pairs;
+
+/// "No such symbol", "no such token".
+pub const NONE: u32 = u32::MAX;
+
+/// Largest number of symbols: pair keys hold two of them.
+pub const MAX_SYMBOLS: usize = (1 << 21) - 2;
+
+/// What decides which pairs merge, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merges {
+    /// Two tokens merge if their joined bytes are a token; its id is the rank.
+    Ranks,
+    /// Pairs of token ids, best first; they merge into the token of the joined bytes.
+    List(Vec<(u32, u32)>),
+}
+
+/// The merge tables of a byte-level vocabulary.
+///
+/// Symbols are tokens renumbered: single bytes first, then every token that merging can reach, by
+/// the rank of its canonical pair. So a symbol's number is its priority, and one number per pair
+/// is all that a merge needs. Only the canonical pair of a token is stored: below a given rank an
+/// interval of the text evolves as it would alone, so no other pair can ever form that token.
+pub struct Bpe {
+    /// Symbol of each byte; `NONE` where the vocabulary lacks it.
+    pub(crate) bytes: Box<[u32; 256]>,
+    pub(crate) pairs: Pairs,
+    /// Token id of each symbol.
+    pub(crate) ids: Vec<u32>,
+    /// Canonical halves of each symbol; a single byte has itself twice.
+    pub(crate) halves: Vec<(u32, u32)>,
+    /// Symbol of each token id; `NONE` for tokens that merging cannot reach.
+    pub(crate) symbols: Vec<u32>,
+    /// Bytes to id: the tokens that a whole piece becomes at once.
+    pub(crate) whole: FxHashMap<Box<[u8]>, u32>,
+    longest: usize,
+}
+
+impl Bpe {
+    /// Builds the tables from token bytes by id (`None` for ids that merging never produces).
+    ///
+    /// `whole_pieces`: a piece that is a token becomes that token even if merging would not reach
+    /// it (tiktoken ranks, `ignore_merges`).
+    pub fn new(
+        tokens: &[Option<&[u8]>],
+        merges: &Merges,
+        whole_pieces: bool,
+    ) -> Result<Self, VocabularyError> {
+        let mut bpe = Self {
+            bytes: Box::new([NONE; 256]),
+            pairs: Pairs::new(tokens.len()),
+            ids: Vec::with_capacity(tokens.len()),
+            halves: Vec::with_capacity(tokens.len()),
+            symbols: vec![NONE; tokens.len()],
+            whole: FxHashMap::default(),
+            longest: tokens.iter().flatten().map(|t| t.len()).max().unwrap_or(0),
+        };
+        if tokens.len() > MAX_SYMBOLS {
+            return Err(VocabularyError::new(format!("more than {MAX_SYMBOLS} tokens")));
+        }
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(&[byte]) = *token {
+                if bpe.bytes[byte as usize] == NONE {
+                    bpe.bytes[byte as usize] = bpe.add_symbol(id as u32, None);
+                }
+            }
+        }
+        match merges {
+            Merges::Ranks => bpe.learn_from_ranks(tokens),
+            Merges::List(list) => bpe.learn_from_list(tokens, list)?,
+        }
+        bpe.whole.reserve(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(token) = token.filter(|_| whole_pieces || bpe.symbols[id] != NONE) {
+                bpe.whole.entry(token.into()).or_insert(id as u32);
+            }
+        }
+        Ok(bpe)
+    }
+
+    fn add_symbol(&mut self, id: u32, halves: Option<(u32, u32)>) -> u32 {
+        let symbol = self.ids.len() as u32;
+        self.ids.push(id);
+        self.halves.push(halves.unwrap_or((symbol, symbol)));
+        self.symbols[id as usize] = symbol;
+        symbol
+    }
+
+    /// In rank order, a token's own encoding under the merges so far is its canonical pair.
+    fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>]) {
+        let mut parts = Vec::new();
+        for (id, token) in tokens.iter().enumerate() {
+            let Some(token) = token.filter(|t| t.len() > 1) else { continue };
+            if self.merge_all(token, &mut parts) && parts.len() == 2 {
+                self.add_pair(parts[0], parts[1], id as u32);
+            }
+        }
+    }
+
+    /// A pair of the list is kept if it is what its product's bytes come to before it merges.
+    fn learn_from_list(
+        &mut self,
+        tokens: &[Option<&[u8]>],
+        list: &[(u32, u32)],
+    ) -> Result<(), VocabularyError> {
+        let mut id_of: FxHashMap<&[u8], u32> = FxHashMap::default();
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(token) = token {
+                id_of.entry(token).or_insert(id as u32);
+            }
+        }
+        let bytes = |id: u32| tokens.get(id as usize).copied().flatten();
+        let (mut joined, mut parts) = (Vec::new(), Vec::new());
+        for (rank, &(left, right)) in list.iter().enumerate() {
+            let (Some(l), Some(r)) = (bytes(left), bytes(right)) else {
+                return Err(VocabularyError::new(format!("merge {rank} names an id without bytes")));
+            };
+            joined.clear();
+            joined.extend_from_slice(l);
+            joined.extend_from_slice(r);
+            let Some(&id) = id_of.get(&joined[..]) else {
+                return Err(VocabularyError::new(format!("merge {rank} makes no token"))
+                    .at_token(String::from_utf8_lossy(&joined)));
+            };
+            let pair = (self.symbols[left as usize], self.symbols[right as usize]);
+            if self.symbols[id as usize] == NONE
+                && self.merge_all(&joined, &mut parts)
+                && parts[..] == [pair.0, pair.1]
+            {
+                self.add_pair(pair.0, pair.1, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_pair(&mut self, left: u32, right: u32, id: u32) {
+        if self.pairs.get(left, right) == NONE {
+            let symbol = self.add_symbol(id, Some((left, right)));
+            self.pairs.insert(left, right, symbol);
+        }
+    }
+
+    /// Symbols of `text` under the merges learnt so far; false if a byte has none.
+    fn merge_all(&self, text: &[u8], parts: &mut Vec<u32>) -> bool {
+        parts.clear();
+        parts.extend(text.iter().map(|&byte| self.bytes[byte as usize]));
+        if parts.contains(&NONE) {
+            return false;
+        }
+        if text.len() > merge::SMALL {
+            merge::long(&self.pairs, parts);
+        } else {
+            merge::small(&self.pairs, parts);
+        }
+        true
+    }
+
+    /// Appends the ids of one piece.
+    ///
+    /// Bytes that the vocabulary lacks are left out, as the tokenizers whose files we read do.
+    pub fn encode_piece(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        if piece.len() <= self.longest {
+            if let Some(&id) = self.whole.get(piece) {
+                return ids.push(id);
+            }
+        }
+        let mut symbols: Vec<u32> =
+            piece.iter().map(|&byte| self.bytes[byte as usize]).filter(|&symbol| symbol != NONE).collect();
+        merge::encode(&self.pairs, &mut symbols);
+        ids.extend(symbols.iter().map(|&symbol| self.ids[symbol as usize]));
+    }
+}

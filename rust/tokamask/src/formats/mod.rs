@@ -1,0 +1,83 @@
+//! Tokenizer files, told by their content. Each format reads into one [`Definition`].
+
+pub mod compiled;
+pub mod gguf;
+pub mod tiktoken;
+pub mod tokenizer_json;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bpe::Merges;
+use crate::error::{Error, VocabularyError};
+use crate::text::added::AddedToken;
+use crate::text::pretokenizer::Step;
+
+/// Everything a tokenizer file says, in one form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Bytes of the model's tokens by id; `None` for ids that only added tokens or nobody has.
+    pub tokens: Vec<Option<Vec<u8>>>,
+    /// What merges.
+    pub merges: Merges,
+    /// The rest.
+    pub settings: Settings,
+}
+
+/// The part of a definition that is small.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// A piece that is a token becomes it without merging.
+    pub whole_pieces: bool,
+    /// Added tokens, special ones among them.
+    pub added: Vec<AddedToken>,
+    /// Pre-tokenization, step by step.
+    pub steps: Vec<Step>,
+    /// Ids put before the text when special tokens are asked for.
+    pub prefix: Vec<u32>,
+    /// Ids put after it.
+    pub suffix: Vec<u32>,
+    /// Ids that end a sequence, where the file says so.
+    pub eos_ids: Vec<u32>,
+}
+
+impl Settings {
+    /// tiktoken's: a piece that is a token becomes it, only matches are text.
+    pub fn tiktoken(pattern: &str, special_tokens: Vec<(String, u32)>) -> Self {
+        let added = special_tokens.into_iter().map(|(content, id)| AddedToken {
+            content,
+            id,
+            special: true,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+        });
+        Self {
+            whole_pieces: true,
+            added: added.collect(),
+            steps: vec![Step::Matches { pattern: pattern.to_owned() }],
+            ..Self::default()
+        }
+    }
+}
+
+/// Reads a file by its content: GGUF, tokenizer.json.
+pub fn read(data: &[u8]) -> Result<Definition, Error> {
+    if data.starts_with(compiled::MAGIC) {
+        return Ok(compiled::read(data)?);
+    }
+    if data.starts_with(b"GGUF") {
+        return gguf::read(data);
+    }
+    let first = data.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'{') {
+        return tokenizer_json::read(data);
+    }
+    if tiktoken::looks_like(data) {
+        return Err(VocabularyError::new(
+            "a tiktoken rank file does not hold its split rule: use from_tiktoken with pattern=",
+        )
+        .into());
+    }
+    Err(VocabularyError::new("not a tokenizer file: expected GGUF or tokenizer.json").into())
+}

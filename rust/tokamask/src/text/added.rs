@@ -1,0 +1,145 @@
+//! Added tokens: matched in the text before anything else, leftmost first, longest of those.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use serde::{Deserialize, Serialize};
+
+use crate::error::VocabularyError;
+
+/// A token that stands beside the merges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // the flags of the file format
+pub struct AddedToken {
+    /// Its text.
+    pub content: String,
+    /// Its id.
+    pub id: u32,
+    /// Matched only where it is allowed, and skipped by decoders that skip special tokens.
+    pub special: bool,
+    /// Only between characters that are not of words.
+    #[serde(default)]
+    pub single_word: bool,
+    /// Takes the white space before it.
+    #[serde(default)]
+    pub lstrip: bool,
+    /// Takes the white space after it.
+    #[serde(default)]
+    pub rstrip: bool,
+    /// Matched in the normalised text.
+    #[serde(default)]
+    pub normalized: bool,
+}
+
+/// Which special tokens the text may contain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// None: their text is ordinary text.
+    None,
+    /// All of them.
+    All,
+    /// These, by their text.
+    Some(Vec<String>),
+}
+
+/// The automaton over all added tokens.
+pub struct AddedTokens {
+    tokens: Vec<AddedToken>,
+    /// All of them.
+    all: Option<AhoCorasick>,
+    /// Those that are not special: matched always.
+    plain: Option<(AhoCorasick, Vec<usize>)>,
+}
+
+fn automaton<'a>(contents: impl Iterator<Item = &'a str>) -> Result<AhoCorasick, VocabularyError> {
+    AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(contents)
+        .map_err(|error| VocabularyError::new(format!("too many added tokens: {error}")))
+}
+
+/// A stretch of text, or an added token in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Ordinary text and where it begins.
+    Text(&'a str, usize),
+    /// An added token's id and its span.
+    Token(u32, (usize, usize)),
+}
+
+impl AddedTokens {
+    /// Builds the automata.
+    pub fn new(tokens: Vec<AddedToken>) -> Result<Self, VocabularyError> {
+        if let Some(empty) = tokens.iter().find(|t| t.content.is_empty()) {
+            return Err(VocabularyError::new(format!("added token {} is empty", empty.id)));
+        }
+        let plain: Vec<usize> = (0..tokens.len()).filter(|&i| !tokens[i].special).collect();
+        let all = (!tokens.is_empty()).then(|| automaton(tokens.iter().map(|t| &*t.content))).transpose()?;
+        let some = (!plain.is_empty()).then(|| automaton(plain.iter().map(|&i| &*tokens[i].content)));
+        Ok(Self { all, plain: some.transpose()?.map(|automaton| (automaton, plain)), tokens })
+    }
+
+    /// The tokens, in the order given.
+    pub fn tokens(&self) -> &[AddedToken] {
+        &self.tokens
+    }
+
+    /// Calls `part` for each stretch of `text`, in order.
+    pub fn parts<'a>(
+        &self,
+        text: &'a str,
+        allowed: &Allowed,
+        mut part: impl FnMut(Part<'a>),
+    ) -> Result<(), VocabularyError> {
+        let mut last = 0;
+        let mut take = |token: &AddedToken, start: usize, end: usize| {
+            if let Some((start, end)) = span(text, token, last, start, end) {
+                if start > last {
+                    part(Part::Text(&text[last..start], last));
+                }
+                part(Part::Token(token.id, (start, end)));
+                last = end;
+            }
+        };
+        match (allowed, &self.all, &self.plain) {
+            (Allowed::All, Some(all), _) => {
+                for hit in all.find_iter(text) {
+                    take(&self.tokens[hit.pattern()], hit.start(), hit.end());
+                }
+            }
+            (Allowed::None, _, Some((plain, which))) => {
+                for hit in plain.find_iter(text) {
+                    take(&self.tokens[which[hit.pattern()]], hit.start(), hit.end());
+                }
+            }
+            (Allowed::Some(names), _, _) => {
+                let which: Vec<&AddedToken> =
+                    self.tokens.iter().filter(|t| !t.special || names.contains(&t.content)).collect();
+                let automaton = automaton(which.iter().map(|t| &*t.content))?;
+                for hit in automaton.find_iter(text) {
+                    take(which[hit.pattern()], hit.start(), hit.end());
+                }
+            }
+            _ => {}
+        }
+        if last < text.len() {
+            part(Part::Text(&text[last..], last));
+        }
+        Ok(())
+    }
+}
+
+/// The span a match takes with its flags, or `None` if they forbid it.
+fn span(text: &str, token: &AddedToken, last: usize, start: usize, end: usize) -> Option<(usize, usize)> {
+    if start < last {
+        return None; // swallowed by the token before
+    }
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    if token.single_word
+        && (text[..start].chars().next_back().is_some_and(word)
+            || text[end..].chars().next().is_some_and(word))
+    {
+        return None;
+    }
+    let start = if token.lstrip { last + text[last..start].trim_end().len() } else { start };
+    let end = if token.rstrip { text.len() - text[end..].trim_start().len() } else { end };
+    Some((start, end))
+}

@@ -1,0 +1,6 @@
+//! From text to pretokens: added tokens, split rules, and the byte alphabet of byte-level files.
+
+pub mod added;
+pub mod alphabet;
+pub mod pattern;
+pub mod pretokenizer;

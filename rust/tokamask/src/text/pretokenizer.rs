@@ -1,0 +1,140 @@
+//! Pre-tokenizers: how text is cut into spans that merges may not cross.
+
+use serde::{Deserialize, Serialize};
+
+use super::pattern::Pattern;
+use crate::error::{Error, UnsupportedComponentError};
+
+/// The rule of the original byte-level tokenizer.
+pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// What becomes of the matches of a split rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Behavior {
+    /// Each match is a span of its own, and so is what lies between.
+    Isolated,
+    /// Matches are dropped.
+    Removed,
+    /// A match ends the span before it.
+    MergedWithPrevious,
+    /// A match begins the span after it.
+    MergedWithNext,
+    /// Runs of matches are one span.
+    Contiguous,
+}
+
+/// One step of pre-tokenization, as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// A regular expression; `invert` takes what lies between matches for the matches.
+    Split {
+        /// The expression.
+        pattern: String,
+        /// What becomes of matches.
+        behavior: Behavior,
+        /// Take the gaps for the matches.
+        invert: bool,
+    },
+    /// Only the matches are text, what lies between is lost (tiktoken).
+    Matches {
+        /// The expression.
+        pattern: String,
+    },
+    /// Runs of numeric characters, or each of them.
+    Digits {
+        /// Each on its own.
+        individual: bool,
+    },
+}
+
+/// Steps made ready to run.
+pub struct PreTokenizer {
+    steps: Vec<(Step, Pattern)>,
+}
+
+impl PreTokenizer {
+    /// Compiles the steps.
+    pub fn new(steps: &[Step]) -> Result<Self, UnsupportedComponentError> {
+        let steps = steps.iter().map(|step| {
+            let pattern = match step {
+                Step::Split { pattern, .. } | Step::Matches { pattern } => Pattern::new(pattern)?,
+                Step::Digits { individual: true } => Pattern::new(r"\p{N}")?,
+                Step::Digits { individual: false } => Pattern::new(r"\p{N}+")?,
+            };
+            Ok((step.clone(), pattern))
+        });
+        Ok(Self { steps: steps.collect::<Result<_, _>>()? })
+    }
+
+    /// Cuts `text`; `spans` receives byte ranges in order.
+    pub fn split(&self, text: &str, spans: &mut Vec<(usize, usize)>) -> Result<(), Error> {
+        spans.clear();
+        if text.is_empty() {
+            return Ok(());
+        }
+        spans.push((0, text.len()));
+        let mut before = Vec::new();
+        for (step, pattern) in &self.steps {
+            std::mem::swap(&mut before, spans);
+            spans.clear();
+            for &span in &before {
+                run(step, pattern, text, span, spans)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One step on one span.
+fn run(
+    step: &Step,
+    pattern: &Pattern,
+    text: &str,
+    (start, end): (usize, usize),
+    spans: &mut Vec<(usize, usize)>,
+) -> Result<(), Error> {
+    // Pieces and whether each is a match, gaps included.
+    let mut pieces = Vec::new();
+    let mut last = start;
+    pattern.find(&text[start..end], |from, to| {
+        let (from, to) = (start + from, start + to);
+        if from > last {
+            pieces.push((last, from, false));
+        }
+        pieces.push((from, to, true));
+        last = to;
+    })?;
+    if last < end {
+        pieces.push((last, end, false));
+    }
+    let (behavior, invert) = match step {
+        Step::Split { behavior, invert, .. } => (*behavior, *invert),
+        Step::Digits { .. } => (Behavior::Isolated, false),
+        Step::Matches { .. } => (Behavior::Removed, true),
+    };
+    let first = spans.len();
+    let mut matched_before = false;
+    for &(from, to, matched) in &pieces {
+        let matched = matched != invert;
+        let joins = match behavior {
+            Behavior::Isolated => false,
+            Behavior::Removed => {
+                if !matched {
+                    spans.push((from, to));
+                }
+                continue;
+            }
+            Behavior::MergedWithPrevious => matched && !matched_before,
+            Behavior::MergedWithNext => matched_before && !matched,
+            Behavior::Contiguous => matched == matched_before,
+        };
+        matched_before = matched;
+        let known = spans.len();
+        match spans.last_mut() {
+            Some(span) if joins && known > first => span.1 = to,
+            _ => spans.push((from, to)),
+        }
+    }
+    spans.retain(|&(from, to)| to > from);
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The tokenizer: text to ids and back.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::bpe::{Bpe, Merges};
+use crate::error::{Error, UnknownTokenError, VocabularyError};
+use crate::formats::{self, Definition, Settings};
+use crate::ids::TokenId;
+use crate::text::added::{AddedTokens, Allowed, Part};
+use crate::text::pretokenizer::PreTokenizer;
+use crate::vocabulary::Vocabulary;
+
+/// An immutable tokenizer; cheap to share between threads.
+pub struct Tokenizer {
+    vocabulary: Arc<Vocabulary>,
+    definition: Definition,
+    added: AddedTokens,
+    pretokenizer: PreTokenizer,
+    bpe: Bpe,
+}
+
+impl Tokenizer {
+    /// Builds the tables of a definition.
+    pub fn new(definition: Definition) -> Result<Self, Error> {
+        let Definition { tokens, merges, settings } = &definition;
+        let mut bytes = tokens.clone();
+        for token in &settings.added {
+            let at = token.id as usize;
+            if at >= crate::bpe::MAX_SYMBOLS {
+                return Err(VocabularyError::new(format!("id {at} is too large"))
+                    .at_token(&token.content)
+                    .into());
+            }
+            if bytes.len() <= at {
+                bytes.resize(at + 1, None);
+            }
+            bytes[at] = Some(token.content.clone().into_bytes());
+        }
+        let special = settings.added.iter().filter(|t| t.special);
+        let special = special.map(|t| (t.content.clone(), TokenId::new(t.id)));
+        let eos_ids = settings.eos_ids.iter().copied().map(TokenId::new);
+        let vocabulary = Vocabulary::new(bytes, special, eos_ids)?;
+        for &id in settings.prefix.iter().chain(&settings.suffix) {
+            if vocabulary.bytes(id.into()).is_none() {
+                return Err(
+                    VocabularyError::new(format!("id {id} is put round texts but is no token")).into()
+                );
+            }
+        }
+        let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
+        let bpe = Bpe::new(&slices, merges, settings.whole_pieces)?;
+        Ok(Self {
+            vocabulary: Arc::new(vocabulary),
+            added: AddedTokens::new(settings.added.clone())?,
+            pretokenizer: PreTokenizer::new(&settings.steps)?,
+            bpe,
+            definition,
+        })
+    }
+
+    /// Reads a tokenizer file, told by its content.
+    pub fn from_bytes(data: &[u8]) -> Result<Self, Error> {
+        Self::new(formats::read(data)?)
+    }
+
+    /// tiktoken's kind: ranks by token bytes, one split rule, special tokens.
+    pub fn from_ranks(
+        tokens: Vec<Option<Vec<u8>>>,
+        pattern: &str,
+        special_tokens: Vec<(String, u32)>,
+    ) -> Result<Self, Error> {
+        let settings = Settings::tiktoken(pattern, special_tokens);
+        Self::new(Definition { tokens, merges: Merges::Ranks, settings })
+    }
+
+    /// Everything the tokenizer was built from.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// Tokens and their bytes.
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
+    /// Appends the ids of `text`.
+    pub fn encode_into(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        allowed: &Allowed,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        let settings = &self.definition.settings;
+        if add_special_tokens {
+            ids.extend_from_slice(&settings.prefix);
+        }
+        let mut spans = Vec::new();
+        let mut failed = Ok(());
+        self.added.parts(text, allowed, |part| match part {
+            Part::Token(id, _) => ids.push(id),
+            Part::Text(text, _) => match self.pretokenizer.split(text, &mut spans) {
+                Ok(()) => {
+                    for &(start, end) in &spans {
+                        self.bpe.encode_piece(&text.as_bytes()[start..end], ids);
+                    }
+                }
+                Err(error) => failed = Err(error),
+            },
+        })?;
+        failed?;
+        if add_special_tokens {
+            ids.extend_from_slice(&settings.suffix);
+        }
+        Ok(())
+    }
+
+    /// The ids of `text`.
+    pub fn encode(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<Vec<u32>, Error> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 8);
+        self.encode_into(text, add_special_tokens, allowed, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The ids of many texts, flat, and the offsets of the rows.
+    pub fn encode_batch(
+        &self,
+        texts: &[&str],
+        add_special_tokens: bool,
+        allowed: &Allowed,
+    ) -> Result<(Vec<u32>, Vec<i64>), Error> {
+        let rows: Vec<Vec<u32>> = texts
+            .par_iter()
+            .with_min_len(8)
+            .map(|text| self.encode(text, add_special_tokens, allowed))
+            .collect::<Result<_, _>>()?;
+        let mut offsets = Vec::with_capacity(rows.len() + 1);
+        let mut total = 0;
+        offsets.push(0);
+        for row in &rows {
+            total += row.len() as i64;
+            offsets.push(total);
+        }
+        Ok((rows.concat(), offsets))
+    }
+
+    /// The number of ids of `text`.
+    pub fn count(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<usize, Error> {
+        Ok(self.encode(text, add_special_tokens, allowed)?.len())
+    }
+
+    /// The bytes that ids spell.
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>, UnknownTokenError> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            bytes.extend_from_slice(self.vocabulary.try_bytes(id.into())?);
+        }
+        Ok(bytes)
+    }
+
+    /// The text that ids spell; bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, UnknownTokenError> {
+        Ok(into_text(self.decode_bytes(ids)?))
+    }
+}
+
+/// Text from bytes; what is not UTF-8 becomes U+FFFD.
+fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|broken| String::from_utf8_lossy(broken.as_bytes()).into_owned())
+}
+
+/// Turns a stream of ids into text, never cutting inside a character.
+#[derive(Clone, Debug, Default)]
+pub struct StreamDecoder {
+    /// Bytes of a character that is not complete.
+    pending: Vec<u8>,
+}
+
+impl StreamDecoder {
+    /// The text that became complete with this token.
+    pub fn push(&mut self, vocabulary: &Vocabulary, id: u32) -> Result<String, UnknownTokenError> {
+        self.pending.extend_from_slice(vocabulary.try_bytes(id.into())?);
+        let mut done = 0;
+        let mut text = String::new();
+        loop {
+            let rest = &self.pending[done..];
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    done = self.pending.len();
+                    break;
+                }
+                Err(error) => {
+                    let valid = error.valid_up_to();
+                    text.push_str(&String::from_utf8_lossy(&rest[..valid]));
+                    done += valid;
+                    let Some(broken) = error.error_len() else { break };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    done += broken;
+                }
+            }
+        }
+        self.pending.drain(..done);
+        Ok(text)
+    }
+
+    /// What is left: an unfinished character becomes U+FFFD.
+    pub fn flush(&mut self) -> String {
+        into_text(std::mem::take(&mut self.pending))
+    }
+}

@@ -1,0 +1,261 @@
+"""Tokenizer: ids equal to the libraries whose files it reads, and the laws of decoding."""
+
+import copy
+import json
+import pickle
+import random
+import re
+
+import numpy as np
+import pytest
+import tiktoken
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tokamask as tm
+
+ALPHABET = "abcdefgh ABC 'sStT  0123456789\t\n\r\n/.,!?-_(){}\u00a0\u2028ñéßſKǅʰªאبアー你好ก็е́👍🏽‍❤️²½Ⅷ٣\u0301\ufeff\x00\x7f"
+
+ODD = [
+    "",
+    " ",
+    "  ",
+    "   a",
+    "a   ",
+    "\n\n  \n x\r\n\r\n",
+    "it's IT'S 'sam's y'all'd've o'ſ",
+    "123456789 12²345 ٣٤٥٦ Ⅷ½",
+    "<|endoftext|> and <|im_start|>x<|im_end|>",
+    "e" + "\u0301" * 40,
+    "a" * 3000,
+    " " * 3000,
+    "\n" * 1000,
+    "0" * 1001,
+    "'s't're've" * 100,
+    "你好" * 300 + "。",
+    "👍🏽‍❤️" * 100,
+    "\x00\x01\x7f\u0085\u00a0\u2028\u3000",
+]
+
+
+def strings(seed, count=150):
+    """Random strings made of the characters that split rules disagree about."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        yield "".join(rng.choices(ALPHABET, k=rng.randrange(60)))
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_gguf):
+    return tm.Tokenizer.from_file(smollm2_gguf)
+
+
+@pytest.fixture(scope="module")
+def smollm2_reference(smollm2_gguf):
+    """The same tokenizer in HF's library, from the fields of the file."""
+    import gguf
+
+    fields = gguf.GGUFReader(smollm2_gguf).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges)
+    )
+    tokenizer.add_special_tokens([t for t, kind in zip(tokens, kinds, strict=True) if kind == 3])
+    pre = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = pre.Sequence([pre.Digits(True), pre.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def smollm2_json(smollm2_reference):
+    return tm.Tokenizer.from_bytes(smollm2_reference.to_str().encode())
+
+
+def test_gguf_ids_equal_the_reference(smollm2, smollm2_reference):
+    smollm2_reference.encode_special_tokens = True
+    for text in [*ODD, *strings(1)]:
+        assert smollm2.encode(text) == smollm2_reference.encode(text, add_special_tokens=False).ids, text
+    smollm2_reference.encode_special_tokens = False
+    for text in ODD:
+        want = smollm2_reference.encode(text, add_special_tokens=False).ids
+        assert smollm2.encode(text, allowed_special="all") == want, text
+
+
+def test_tokenizer_json_reads_the_same(smollm2, smollm2_json):
+    for text in [*ODD, *strings(2)]:
+        assert smollm2_json.encode(text) == smollm2.encode(text), text
+    assert smollm2_json.vocabulary.with_(eos_ids=[2]) == smollm2.vocabulary
+    assert smollm2.vocabulary.eos_ids == [2]
+
+
+def test_recorded_prompts_of_the_model(smollm2, unpacked):
+    """The recorder cut no digits off before the words, so white space runs before a digit differ there."""
+    path = next(unpacked("draft_traces_open.tar.xz").rglob("smollm2_traces.jsonl"))
+    checked = 0
+    for line in path.read_text().splitlines():
+        ids = json.loads(line)["prompt_ids"]
+        text = smollm2.decode_bytes(ids).decode()
+        if not re.search(r"\s\s\d", text):
+            assert smollm2.encode(text, allowed_special="all") == ids
+            checked += 1
+    assert checked > 80
+
+
+def known_bytes(tokenizer, text):
+    """The bytes of a text that the vocabulary has; the others are left out, as the reference does."""
+    vocabulary = tokenizer.vocabulary
+    known = {vocabulary.bytes(i) for i in range(len(vocabulary)) if not vocabulary.is_special(i)}
+    return b"".join(b for b in (bytes([b]) for b in text.encode()) if b in known)
+
+
+@given(text=st.text(max_size=200))
+def test_decoding_gives_the_text_back(openai, text):
+    ours, _ = openai
+    ids = ours.encode(text)
+    assert ours.decode_bytes(ids) == text.encode()
+    assert ours.decode(ids) == text
+    assert ours.decode(np.array(ids, np.uint32)) == text
+    assert ours.encode_array(text).tolist() == ids
+    assert ours.count(text) == len(ids)
+    stream = ours.stream_decoder()
+    pieces = [stream.push(i) for i in ids]
+    assert "".join(pieces) + stream.flush() == text
+
+
+@settings(max_examples=20)
+@given(st.text(max_size=200))
+def test_bytes_that_the_vocabulary_lacks_are_left_out(smollm2, text):
+    assert smollm2.decode_bytes(smollm2.encode(text)) == known_bytes(smollm2, text)
+
+
+@given(st.lists(st.integers(0, 49151), max_size=60))
+def test_any_ids_stream_as_they_decode(smollm2, ids):
+    stream = smollm2.stream_decoder()
+    assert "".join(stream.push(i) for i in ids) + stream.flush() == smollm2.decode(ids)
+
+
+@given(texts=st.lists(st.text(max_size=40), max_size=20))
+def test_batches_are_rows(openai, texts):
+    ours, _ = openai
+    ragged = ours.encode_batch(texts)
+    assert ragged.to_lists() == [ours.encode(text) for text in texts]
+    assert ours.decode_batch(ragged) == texts
+
+
+def test_special_tokens_only_when_allowed(smollm2):
+    text = "<|im_start|>user<|im_end|>"
+    assert 1 not in smollm2.encode(text)
+    assert smollm2.encode(text, allowed_special="all")[0] == 1
+    some = smollm2.encode(text, allowed_special={"<|im_end|>"})
+    assert some[-1] == 2
+    assert 1 not in some
+    assert smollm2.decode(some) == text
+
+
+def test_copies_encode_alike(smollm2, tmp_path):
+    smollm2.save(tmp_path / "saved")
+    for other in (
+        pickle.loads(pickle.dumps(smollm2)),
+        copy.deepcopy(smollm2),
+        tm.Tokenizer.from_file(tmp_path / "saved"),
+    ):
+        assert other.encode("Hello, 123 world's") == smollm2.encode("Hello, 123 world's")
+        assert other.vocabulary == smollm2.vocabulary
+
+
+@pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])
+def openai(request, unpacked):
+    """A pair of tokenizers of the same ranks: ours and tiktoken's."""
+    names = {
+        "gpt2": ("6c7ea1a7e38e3a7f062df639a5b80947f075ffe6", "6d1cbeee0f20b3d9449abfede4726ed8212e3aee"),
+        "cl100k_base": ("9b5ad71b2ce5302211f9c61530b329a4922fc6a4",),
+        "o200k_base": ("fb374d419588a4632f3f557e76b4b70aebbca790",),
+    }
+    folder = next(unpacked("tiktoken_cache.tar.xz").rglob(names[request.param][0])).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        reference = tiktoken.get_encoding(request.param)
+    ranks = reference._mergeable_ranks
+    if len(names[request.param]) == 1:
+        ranks = folder / names[request.param][0]
+    ours = tm.Tokenizer.from_tiktoken(
+        ranks, pattern=reference._pat_str, special_tokens=reference._special_tokens
+    )
+    return ours, reference
+
+
+def test_tiktoken_ids(openai):
+    ours, reference = openai
+    for text in [*ODD, *strings(3)]:
+        assert ours.encode(text) == reference.encode_ordinary(text), text
+        want = reference.encode(text, allowed_special="all")
+        assert ours.encode(text, allowed_special="all") == want, text
+    assert len(ours.vocabulary) == reference.n_vocab
+
+
+def test_tiktoken_ids_on_a_slice_of_the_corpus(openai, unpacked):
+    ours, reference = openai
+    for path in sorted(unpacked("corpus_open.tar.xz").rglob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            texts = [json.loads(line) for _, line in zip(range(8), lines, strict=False)]
+        assert ours.encode_batch(texts).to_lists() == reference.encode_ordinary_batch(texts), path.name
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a tokenizer file"),
+        (b"GGUF\x03", "cut short"),
+        (b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + (1 << 40).to_bytes(8, "little"), "cut short"),
+        (b"{", "not a tokenizer.json"),
+        (b"tokamask" + bytes(40), "version"),
+        (b"IQ== 0\nIg== 1\n", "from_tiktoken"),
+    ],
+)
+def test_broken_files_are_named_errors(data, reason):
+    with pytest.raises(tm.errors.VocabularyError, match=reason):
+        tm.Tokenizer.from_bytes(data)
+
+
+def test_cut_files_are_errors_at_every_length(smollm2, smollm2_gguf):
+    with smollm2_gguf.open("rb") as file:
+        head = file.read(1_000_000)
+    rng = random.Random(5)
+    for _ in range(50):
+        with pytest.raises(tm.errors.VocabularyError):
+            tm.Tokenizer.from_bytes(head[: rng.randrange(len(head))])
+
+
+def test_unknown_components_are_refused_by_name(smollm2_reference):
+    file = json.loads(smollm2_reference.to_str())
+    file["pre_tokenizer"]["pretokenizers"][0] = {"type": "Quux"}
+    with pytest.raises(tm.errors.UnsupportedComponentError) as caught:
+        tm.Tokenizer.from_bytes(json.dumps(file).encode())
+    assert caught.value.component == "Quux"
+    assert caught.value.path == "/pre_tokenizer/pretokenizers/0"
+
+
+def test_unknown_ids_are_named(smollm2):
+    with pytest.raises(tm.errors.UnknownTokenError) as caught:
+        smollm2.decode([10**6])
+    assert caught.value.token_id == 10**6
+
+
+def test_missing_files_are_os_errors(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        tm.Tokenizer.from_file(tmp_path / "absent")
+
+
+def test_vocabularies_of_other_projects(smollm2, smollm2_reference, openai):
+    theirs = tm.Vocabulary.from_tokenizer(smollm2_reference)
+    assert theirs.with_(eos_ids=[2]) == smollm2.vocabulary
+    assert tm.Vocabulary.from_tokenizer(smollm2) == smollm2.vocabulary
+    ours, reference = openai
+    vocabulary = tm.Vocabulary.from_tokenizer(reference)
+    assert vocabulary.with_(eos_ids=[]) == ours.vocabulary
+    with pytest.raises(tm.errors.UnsupportedComponentError):
+        tm.Vocabulary.from_tokenizer(object())
