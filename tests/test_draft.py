@@ -93,3 +93,125 @@ def test_wrong_arrays_are_named(arguments, name):
     assert caught.value.name == name
     assert caught.value.expected
     assert caught.value.got
+
+
+def generate(next_token, prompt, length, session=None, budget=16):
+    """A target that writes greedily, with drafts or without; returns output and number of forwards."""
+    context, output, forwards = list(prompt), [], 0
+    while len(output) < length:
+        tree = session.propose(budget) if session else tm.DraftTree([], [])
+        targets = [next_token(context + tree.path_ids(node)) for node in range(-1, len(tree))]
+        ids, bonus, _ = tm.verify_greedy(tree, targets)
+        emitted = [*ids.tolist(), bonus]
+        if session:
+            session.update(emitted, tree=tree)
+        context += emitted
+        output += emitted
+        forwards += 1
+    return output[:length], forwards
+
+
+@given(
+    st.lists(st.integers(0, 5), max_size=20), st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(0, 40)
+)
+def test_output_with_drafts_equals_output_without(prompt, seed, order, budget):
+    """The target is a random function of its last few tokens, so that its text repeats itself."""
+
+    def next_token(context):
+        return hash((seed, *context[-order:])) % 6
+
+    plain, steps = generate(next_token, prompt, 60)
+    assert steps == 60
+    drafter = tm.Drafter(capacity_tokens=500)
+    for _ in range(2):
+        session = drafter.session(prompt)
+        drafted, forwards = generate(next_token, prompt, 60, session, budget)
+        assert drafted == plain
+        assert session.token_ids[: len(prompt)].tolist() == prompt
+    if budget:
+        assert forwards < 40, "a second run of the same text should be drafted"
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(0, 40))
+def test_trees_of_a_session_keep_the_rules(tokens, budget):
+    session = tm.Drafter(capacity_tokens=100).session(tokens[:20])
+    session.update(tokens[20:])
+    tree = session.propose(budget)
+    assert len(tree) <= budget
+    checked = tm.DraftTree(
+        tree.token_ids, tree.parents, tree.probs, tree.sources
+    )  # the public constructor checks
+    assert np.array_equal(checked.depths, tree.depths)
+    siblings = list(zip(tree.parents.tolist(), tree.token_ids.tolist(), strict=True))
+    assert len(set(siblings)) == len(siblings)
+    for node, parent in enumerate(tree.parents):
+        assert tree.probs[node] <= (tree.probs[parent] if parent >= 0 else 1) + 1e-6
+    for parent in {-1, *tree.parents.tolist()}:
+        assert tree.probs[tree.parents == parent].sum() <= (tree.probs[parent] if parent >= 0 else 1) + 1e-4
+
+
+def test_a_long_copy_is_drafted_as_one_chain():
+    text = list(range(100, 160))
+    session = tm.Drafter().session(text + text[:10])
+    tree = session.propose(32)
+    best = max(tree.paths(), key=len)
+    assert best[:16] == text[10:26]
+
+
+def test_a_repeated_token_is_drafted_beyond_the_end():
+    session = tm.Drafter().session([7, 1, 7, 1, 7, 1])
+    assert session.propose(4).token_ids.tolist() == [7, 1, 7, 1]
+
+
+def test_recycled_runners_up_are_drafted():
+    session = tm.Drafter(recycle=4).session([1, 2], prompt_topk=[[2, 9, 8, 7], [3, 4, 5, 6]])
+    tree = session.propose(8)
+    assert set(tree.token_ids[tree.depths == 1].tolist()) == {3, 4, 5, 6}
+    session.update(
+        [3], tree=tm.DraftTree([8], [-1]), topk_ids=[[3, 8], [11, 12]], topk_logprobs=[[-0.1, -3], [-0.1, -4]]
+    )
+    session.update([8])
+    assert 11 in session.propose(4).token_ids
+
+
+def test_drafts_stop_where_they_do_not_pay():
+    text = list(range(40))
+    for cost, expected in (([1.0, 2.0, 4.0], 0), ([1.0, 1.0, 1.0], 16)):
+        drafter = tm.Drafter(verify_cost=cost)
+        session = drafter.session(text + text[:20])
+        assert len(session.propose(16)) == expected
+
+
+def test_requests_learn_from_each_other_but_not_from_prompts():
+    drafter = tm.Drafter()
+    first = drafter.session([1])
+    first.update([50, 51, 52, 53])
+    assert len(drafter.session([1, 50]).propose(4)) > 0
+    drafter.session([70, 71, 72, 73])
+    assert len(drafter.session([70, 71]).propose(4)) == 0
+    assert drafter.tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: tm.Drafter(capacity_tokens=0), "capacity_tokens"),
+        (lambda: tm.Drafter(recycle=1000), "recycle"),
+        (lambda: tm.Drafter(verify_cost=[0.0]), "verify_cost"),
+        (lambda: tm.Drafter().session([-1]), "prompt_ids"),
+        (lambda: tm.Drafter().session([2**31]), "prompt_ids"),
+        (lambda: tm.Drafter().session(np.array([2**33])), "prompt_ids"),
+        (lambda: tm.Drafter().session([1], prompt_topk=[[1], [2]]), "prompt_topk"),
+        (lambda: tm.Drafter().session([1]).update("x"), "accepted_ids"),
+        (lambda: tm.Drafter().session([1]).update([1], topk_ids=[1]), "topk_ids"),
+        (
+            lambda: tm.Drafter().session([1]).update([1], topk_ids=[[1]], topk_logprobs=[[1, 2]]),
+            "topk_logprobs",
+        ),
+        (lambda: tm.Drafter().session([1]).propose(10**6), "budget"),
+    ],
+)
+def test_wrong_arguments_are_named(call, name):
+    with pytest.raises(tm.errors.ShapeError) as caught:
+        call()
+    assert caught.value.name == name

@@ -4,9 +4,19 @@ Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
 from tokamask import errors
-from tokamask._core import Tokenizer, Vocabulary
+from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy
 from tokamask.ragged import Ragged
 
 __version__ = "0.1.0"
-__all__ = ["DraftTree", "Ragged", "Tokenizer", "Vocabulary", "__version__", "errors", "verify_greedy"]
+__all__ = [
+    "DraftSession",
+    "DraftTree",
+    "Drafter",
+    "Ragged",
+    "Tokenizer",
+    "Vocabulary",
+    "__version__",
+    "errors",
+    "verify_greedy",
+]

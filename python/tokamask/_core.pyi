@@ -3,12 +3,15 @@
 import builtins
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from tokamask.draft import DraftTree
 from tokamask.ragged import Ragged
+
+TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 def build_info() -> dict[str, Any]: ...
 
@@ -91,3 +94,32 @@ class Tokenizer:
 class StreamDecoder:
     def push(self, token_id: int) -> str: ...
     def flush(self) -> str: ...
+
+# Drafts
+
+class Drafter:
+    def __new__(
+        cls,
+        *,
+        capacity_tokens: int = 1048576,
+        recycle: int = 8,
+        verify_cost: list[float] | None = None,
+    ) -> Drafter: ...
+    def session(self, prompt_ids: TokenIds, *, prompt_topk: npt.ArrayLike | None = None) -> DraftSession: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class DraftSession:
+    def propose(self, budget: int = 32) -> DraftTree: ...
+    def update(
+        self,
+        accepted_ids: TokenIds,
+        *,
+        tree: DraftTree | None = None,
+        topk_ids: npt.ArrayLike | None = None,
+        topk_logprobs: npt.ArrayLike | None = None,
+    ) -> None: ...
+    @property
+    def token_ids(self) -> npt.NDArray[np.uint32]: ...

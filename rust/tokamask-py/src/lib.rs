@@ -6,6 +6,7 @@
 #[allow(dead_code)] // the first array arguments come with the tokenizer
 mod arrays;
 mod build_info;
+mod draft;
 mod errors;
 mod tokenizer;
 mod vocabulary;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::build_info::build_info;
+    #[pymodule_export]
+    use crate::draft::{DraftSession, Drafter};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]

@@ -12,6 +12,7 @@
 //! `mask` and `tokenizer` meet only in [`vocabulary`].
 
 pub mod bpe;
+pub mod draft;
 pub mod error;
 pub mod formats;
 pub mod ids;

@@ -1,0 +1,236 @@
+//! Drafting for one request.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::context::{Context, ORDERS};
+use super::drafter::{Drafter, Shared};
+use super::evidence::{Evidence, CANDIDATES};
+use super::history::{History, Occurrence, OCCURRENCES};
+use super::recycled::Recycled;
+use super::sources;
+use super::tree::{Choice, DraftTree};
+
+/// Likeliest tokens after each of some positions, `width` for each, best first.
+#[derive(Clone, Copy, Debug)]
+pub struct TopK<'a> {
+    /// Token ids, row after row.
+    pub ids: &'a [u32],
+    /// Their logprobs, if known.
+    pub logprobs: Option<&'a [f32]>,
+    /// Tokens per row.
+    pub width: usize,
+}
+
+impl TopK<'_> {
+    fn record(&self, row: usize, newest_first: &[u32], recycled: &mut Recycled) {
+        let span = row * self.width..(row + 1) * self.width;
+        if let Some(ids) = self.ids.get(span.clone()) {
+            recycled.record(newest_first, ids, self.logprobs.and_then(|l| l.get(span)));
+        }
+    }
+}
+
+/// A place of the tree whose children were looked up.
+#[derive(Clone, Debug)]
+struct Expanded {
+    context: Context,
+    ahead: usize,
+    places: Range<usize>,
+}
+
+/// One request: its history, and scratch space for proposing.
+#[derive(Debug)]
+pub struct DraftSession {
+    drafter: Arc<Drafter>,
+    history: History,
+    scratch: Scratch,
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    evidence: Evidence,
+    found: Vec<Occurrence>,
+    places: Vec<Occurrence>,
+    expanded: Vec<Option<Expanded>>,
+    queue: Vec<Choice>,
+    chosen: Vec<Choice>,
+}
+
+impl DraftSession {
+    pub(super) fn new(drafter: Arc<Drafter>, prompt: &[u32]) -> Self {
+        let mut history = History::with_capacity(prompt.len() + 512);
+        for &token in prompt {
+            history.push(token);
+        }
+        let found = Vec::with_capacity(2 * OCCURRENCES);
+        Self { drafter, history, scratch: Scratch { found, ..Scratch::default() } }
+    }
+
+    /// Prompt and output so far.
+    pub fn tokens(&self) -> &[u32] {
+        self.history.tokens()
+    }
+
+    /// Learns the logits of the prompt: row `i` of `topk` follows token `i`.
+    pub fn recycle_prompt(&mut self, topk: TopK) {
+        let mut shared = self.drafter.write();
+        let Some(recycled) = &mut shared.recycled else { return };
+        for end in 1..=self.history.tokens().len() {
+            topk.record(end - 1, Context::of(&self.history.tokens()[..end]).newest_first(), recycled);
+        }
+    }
+
+    /// The guesses most likely to be accepted, at most `budget`; fewer where more are not known or not worth it.
+    pub fn propose(&mut self, budget: usize) -> DraftTree {
+        let shared = self.drafter.read();
+        self.scratch.grow_tree(&shared, &self.history, budget);
+        drop(shared);
+        let chosen = &self.scratch.chosen;
+        let worth = match &self.drafter.settings().verify_cost {
+            Some(cost) => cost.best_prefix(chosen.iter().map(|choice| choice.prob)),
+            None => chosen.len(),
+        };
+        DraftTree::from_choices(&chosen[..worth])
+    }
+
+    /// Appends what was emitted (the bonus token included) and learns from it. `topk` has a row for the root and
+    /// for each node of `tree`, or without a tree one for each emitted token: the row that it was chosen from.
+    pub fn update(&mut self, emitted: &[u32], tree: Option<&DraftTree>, topk: Option<TopK>) {
+        let drafter = Arc::clone(&self.drafter);
+        let mut shared = drafter.write();
+        let root = Context::of(self.history.tokens());
+        for &token in emitted {
+            self.observe(&mut shared, token);
+        }
+        shared.tokens += emitted.len() as u64;
+        // After observing: a row must not vouch for the very token that was drawn from it.
+        if let (Some(topk), Some(recycled)) = (topk, &mut shared.recycled) {
+            match tree {
+                Some(tree) => recycle_tree(&root, tree, topk, recycled),
+                None => recycle_chain(root, emitted, topk, recycled),
+            }
+        }
+    }
+
+    fn observe(&mut self, shared: &mut Shared, token: u32) {
+        let context = Context::of(self.history.tokens());
+        let Scratch { evidence, found, .. } = &mut self.scratch;
+        self.history.find(&context, 0, &[], found);
+        sources::gather(
+            &context,
+            &self.history,
+            0,
+            found,
+            &shared.counts,
+            shared.recycled.as_ref(),
+            evidence,
+        );
+        shared.calibration.learn(evidence, token);
+        let (hashes, known) = context.hashes();
+        for &hash in &hashes[..known.min(ORDERS.len())] {
+            shared.counts.add(hash, token);
+        }
+        self.history.push(token);
+    }
+}
+
+impl Scratch {
+    /// Fills `chosen` with the likeliest paths, most probable first.
+    fn grow_tree(&mut self, shared: &Shared, history: &History, budget: usize) {
+        self.places.clear();
+        self.expanded.clear();
+        self.queue.clear();
+        self.chosen.clear();
+        if budget == 0 {
+            return;
+        }
+        let root = Expanded { context: Context::of(history.tokens()), ahead: 0, places: 0..0 };
+        self.expand(shared, history, -1, 1.0, root, budget);
+        while let Some(choice) = self.queue.pop() {
+            let node = self.chosen.len();
+            self.chosen.push(choice);
+            let remaining = budget - self.chosen.len();
+            if remaining == 0 {
+                return;
+            }
+            // A node likely enough to be chosen was proposed by a place that was expanded.
+            let Some(Some(above)) = self.expanded.get((choice.parent + 1) as usize) else { continue };
+            let place = Expanded {
+                context: above.context.then(choice.token),
+                ahead: above.ahead + 1,
+                places: above.places.clone(),
+            };
+            self.expand(shared, history, node as i32, choice.prob, place, remaining);
+        }
+    }
+
+    /// Puts the children of a place into the queue. `place.places` comes in as the occurrences of the place above.
+    fn expand(
+        &mut self,
+        shared: &Shared,
+        history: &History,
+        node: i32,
+        prob: f32,
+        mut place: Expanded,
+        remaining: usize,
+    ) {
+        self.expanded.resize((node + 2) as usize, None);
+        if self.queue.len() == remaining && self.queue[0].prob >= prob {
+            return; // no child can outdo what is queued
+        }
+        history.find(&place.context, place.ahead, &self.places[place.places], &mut self.found);
+        place.places = self.places.len()..self.places.len() + self.found.len();
+        self.places.extend_from_slice(&self.found);
+        let evidence = &mut self.evidence;
+        sources::gather(
+            &place.context,
+            history,
+            place.ahead,
+            &self.found,
+            &shared.counts,
+            shared.recycled.as_ref(),
+            evidence,
+        );
+        self.expanded[(node + 1) as usize] = Some(place);
+        let mut probs = [0.0; CANDIDATES];
+        shared.calibration.probabilities(evidence, &mut probs);
+        if self.queue.len() > remaining {
+            self.queue.drain(..self.queue.len() - remaining);
+        }
+        for (i, p) in probs.iter().enumerate().take(evidence.len) {
+            let choice = Choice {
+                token: evidence.tokens[i],
+                parent: node,
+                prob: p * prob,
+                source: evidence.source(i),
+            };
+            if self.queue.len() == remaining {
+                if self.queue[0].prob >= choice.prob {
+                    continue;
+                }
+                self.queue.remove(0);
+            }
+            let at = self.queue.partition_point(|queued| queued.prob < choice.prob);
+            self.queue.insert(at, choice);
+        }
+    }
+}
+
+fn recycle_tree(root: &Context, tree: &DraftTree, topk: TopK, recycled: &mut Recycled) {
+    topk.record(0, root.newest_first(), recycled);
+    let token = |node: i32| usize::try_from(node).ok().map(|node| tree.token_ids[node] as u32);
+    for node in 0..tree.len() {
+        let parent = token(tree.parents[node]).or(root.newest_first().first().copied());
+        let newest = [tree.token_ids[node] as u32, parent.unwrap_or_default()];
+        topk.record(node + 1, &newest[..=usize::from(parent.is_some())], recycled);
+    }
+}
+
+fn recycle_chain(root: Context, emitted: &[u32], topk: TopK, recycled: &mut Recycled) {
+    let mut context = root;
+    for (row, &token) in emitted.iter().enumerate() {
+        topk.record(row, context.newest_first(), recycled);
+        context = context.then(token);
+    }
+}

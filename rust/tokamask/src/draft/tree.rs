@@ -1,0 +1,108 @@
+//! Draft trees as engines take them: flat, breadth-first, without the root.
+
+/// What proposed a node. The numbers are part of the Python interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    /// The request's own prompt and output.
+    Request = 1,
+    /// What followed the same context in any request.
+    Shared = 2,
+    /// Runners-up of earlier logits.
+    Recycled = 3,
+}
+
+/// A node as the proposer chooses it: the parent is a place in the order of choice, -1 for the root.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The guessed token.
+    pub token: u32,
+    /// The node it follows.
+    pub parent: i32,
+    /// Probability that the path down to here is accepted.
+    pub prob: f32,
+    /// Who named it first.
+    pub source: Source,
+}
+
+/// Guessed tokens; all arrays have one element per node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DraftTree {
+    /// The guessed tokens.
+    pub token_ids: Vec<i32>,
+    /// The parent of each node, -1 for the root; parents stand before children, breadth-first.
+    pub parents: Vec<i32>,
+    /// Probability that the path down to the node is accepted.
+    pub probs: Vec<f32>,
+    /// Numbers of [`Source`].
+    pub sources: Vec<u8>,
+    /// 1 for children of the root.
+    pub depths: Vec<i32>,
+}
+
+impl DraftTree {
+    /// Renumbers nodes breadth-first; likelier siblings stay first. Parents must stand before their children.
+    pub fn from_choices(choices: &[Choice]) -> Self {
+        let mut depths = Vec::with_capacity(choices.len());
+        for choice in choices {
+            let above = usize::try_from(choice.parent).map_or(0, |parent| depths[parent]);
+            depths.push(above + 1);
+        }
+        let mut tree = Self::default();
+        let mut place = vec![-1_i32; choices.len()];
+        let deepest = depths.iter().max().copied().unwrap_or(0);
+        let mut order: Vec<usize> = Vec::with_capacity(choices.len());
+        for depth in 1..=deepest {
+            let level = order.len();
+            order.extend((0..choices.len()).filter(|&i| depths[i] == depth));
+            // Siblings stand together, below parents in their new order.
+            order[level..].sort_by_key(|&i| usize::try_from(choices[i].parent).map_or(-1, |p| place[p]));
+            for (at, &i) in order.iter().enumerate().skip(level) {
+                place[i] = at as i32;
+            }
+        }
+        for &i in &order {
+            let Choice { token, parent, prob, source } = choices[i];
+            tree.token_ids.push(token as i32);
+            tree.parents.push(usize::try_from(parent).map_or(-1, |p| place[p]));
+            tree.probs.push(prob);
+            tree.sources.push(source as u8);
+            tree.depths.push(depths[i]);
+        }
+        tree
+    }
+
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Nothing was drafted.
+    pub fn is_empty(&self) -> bool {
+        self.token_ids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_become_breadth_first() {
+        let choice = |token, parent, prob| Choice { token, parent, prob, source: Source::Request };
+        // chosen by probability: a, a-b, a-b-c, d, d-e, a-f
+        let choices = [
+            choice(1, -1, 0.9),
+            choice(2, 0, 0.8),
+            choice(3, 1, 0.7),
+            choice(4, -1, 0.1),
+            choice(5, 3, 0.05),
+            choice(6, 0, 0.04),
+        ];
+        let tree = DraftTree::from_choices(&choices);
+        assert_eq!(tree.token_ids, [1, 4, 2, 6, 5, 3]);
+        assert_eq!(tree.parents, [-1, -1, 0, 0, 1, 2]);
+        assert_eq!(tree.depths, [1, 1, 2, 2, 2, 3]);
+        assert_eq!(DraftTree::from_choices(&[]), DraftTree::default());
+    }
+}
