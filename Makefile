@@ -99,7 +99,7 @@ bench: $(VENV)/.package $(VENV)/.bench ## measure against the rivals, write benc
 
 .PHONY: docs
 docs: $(VENV)/.package $(VENV)/.docs ## build the documentation into site/, running its examples
-	$(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 .PHONY: dist
 dist: $(VENV)/.tools ## build wheel and source distribution, install each into a bare environment

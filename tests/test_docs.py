@@ -1,0 +1,49 @@
+"""The examples of every page of the documentation do what the pages say."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("docs_execute", ROOT / "docs" / "execute.py")
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = load()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples(page, request):
+    text = page.read_text()
+    if "find_model" in text or "tokamask generate" in text:
+        request.getfixturevalue("smollm2_gguf")  # skips where the model is absent
+    assert execute.run(text, str(page.relative_to(ROOT))) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "but this is printed\n1"),
+        ("```python\nraise KeyError('x')\n```\n", "KeyError: 'x'"),
+        ("```python\na = 1\n```\nthen\n```python\nassert a == 2\n```\n", "AssertionError"),
+        ("```console\n$ echo one two\none three\n```\n", "one two"),
+        ("```console\n$ exit 3\n```\n", "ended with 3"),
+    ],
+)
+def test_untrue_pages_are_found(page, problem):
+    assert problem in "\n".join(execute.run(page, "page.md"))
+
+
+def test_true_pages_pass():
+    page = "```python\nprint('a b')\n```\n\n```text\na ...\n```\n```console\n$ echo x\nx\n$ echo y z\n...z\n```\n"
+    assert execute.run(page, "page.md") == []
