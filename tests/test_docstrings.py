@@ -59,8 +59,30 @@ def test_members_are_documented(name):
     assert inspect.getdoc(MEMBERS[name]), f"{name} has no docstring"
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the examples run: it holds the file that they read, a small ``tokenizer.json``."""
+    import tokenizers as hf
+
+    path = tmp_path_factory.mktemp("examples")
+    tokenizer = hf.Tokenizer(hf.models.BPE())
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = hf.decoders.ByteLevel()
+    alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["to be or not to be, that is the question"] * 4, trainer)
+    tokenizer.save(str(path / "tokenizer.json"))
+    return path
+
+
 @pytest.mark.parametrize("name", [k for k, v in MEMBERS.items() if ">>> " in (inspect.getdoc(v) or "")])
-def test_examples_run(name, request):
+def test_examples_run(name, request, folder, monkeypatch):
+    monkeypatch.chdir(folder)
     text = inspect.getdoc(MEMBERS[name]) or ""
     names = {**vars(tm), "tm": tm, "np": np}
     if "find_model" in text or "smollm2" in text:
