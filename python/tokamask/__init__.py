@@ -5,7 +5,7 @@ Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 
 from tokamask import errors
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
-from tokamask.draft import DraftTree, verify_greedy
+from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.ragged import Ragged
 
 __version__ = "0.1.0"
@@ -19,4 +19,5 @@ __all__ = [
     "__version__",
     "errors",
     "verify_greedy",
+    "verify_sampled",
 ]

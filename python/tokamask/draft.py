@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tokamask.errors import ShapeError
+from tokamask.reference import verify as reference
 
 if TYPE_CHECKING:
     from typing import Any
@@ -273,3 +274,71 @@ def verify_greedy(
             reached = node
     accepted = np.array(path, np.int32)
     return tree.token_ids[accepted], targets[reached + 1], accepted
+
+
+def verify_sampled(
+    tree: DraftTree,
+    target_probs: npt.ArrayLike,
+    *,
+    rule: Literal["point"] = "point",
+    seed: int,
+    row: int = 0,
+    step: int = 0,
+) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]:
+    """Keeps drafted tokens such that the output is distributed as if the target had been sampled token by token.
+
+    Parameters
+    ----------
+    tree : DraftTree
+        What was drafted, ``n`` nodes.
+    target_probs : float [n + 1, vocab_size]
+        The target's law at each position of the forward pass, after temperature, filters and masks: row 0 after
+        the root, row ``i + 1`` after node ``i``. Rows need not be normalised.
+    rule : "point"
+        How guesses came about. "point": not by chance, as those of a :class:`Drafter`.
+    seed, row, step : int
+        What the random numbers are a function of: a step of a stream must not be used twice.
+
+    Returns
+    -------
+    accepted_ids : int32 [k]
+        Tokens of the accepted path.
+    bonus_id : int
+        The token after them, drawn from the target.
+    path : int32 [k]
+        The accepted nodes; their KV entries (rows ``path + 1``) are kept.
+
+    Raises
+    ------
+    ShapeError
+        Rows that do not fit the tree, or a row that is not a law.
+
+    Examples
+    --------
+    >>> tree = DraftTree([5, 6], [-1, 0])
+    >>> ids, bonus, path = verify_sampled(tree, np.eye(8)[[5, 6, 7]], seed=1)
+    >>> ids.tolist(), bonus
+    ([5, 6], 7)
+
+    """
+    if rule not in _RULES:
+        raise _shape_error("rule", f"one of {', '.join(_RULES)}", repr(rule))
+    laws = _laws("target_probs", target_probs, len(tree) + 1)
+    draws = reference.Draws(seed, row, step)
+    ids, bonus, path = _RULES[rule](tree.token_ids.tolist(), tree.parents.tolist(), laws, draws)
+    return np.array(ids, np.int32), bonus, np.array(path, np.int32)
+
+
+_RULES = {"point": reference.verify_point}
+
+
+def _laws(name: str, values: npt.ArrayLike, rows: int) -> npt.NDArray[np.float64]:
+    """Probabilities in double precision, refused unless finite, not negative, and with some mass in each row."""
+    laws = np.asarray(values)
+    expected = f"float [{rows}, vocab_size], finite, not negative, not all zero"
+    if laws.ndim != 2 or len(laws) != rows or laws.dtype.kind != "f" or laws.shape[1] == 0:
+        raise _shape_error(name, expected, _describe(laws))
+    laws = laws.astype(np.float64)
+    if not (np.all(laws >= 0) and np.all(np.isfinite(laws)) and np.all(laws.sum(axis=1) > 0)):
+        raise _shape_error(name, expected, "a row that is not a law")
+    return laws
