@@ -54,7 +54,7 @@ build: $(VENV)/.package ## build the wheel and install it into .venv
 
 .PHONY: develop
 develop: $(VENV)/.test ## editable install for the edit loop (no LTO)
-	@$(BIN)/maturin develop --profile fast -q
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --profile fast -q
 
 .PHONY: test
 test: lint test-rust test-python ## everything that must pass before a change lands
@@ -106,7 +106,7 @@ dist: $(VENV)/.tools ## build wheel and source distribution, install each into a
 	@rm -rf dist && mkdir dist
 	@echo "== building the wheel and the source distribution"
 	@$(BIN)/maturin build --release --locked -q -o dist
-	@$(BIN)/maturin sdist -q -o dist
+	@$(BIN)/maturin sdist -o dist
 	@for file in dist/*.whl dist/*.tar.gz; do \
 	  echo "== installing $$file into a bare environment"; \
 	  rm -rf dist/bare && $(PYTHON) -m venv dist/bare && dist/bare/bin/pip install -q "$$file"; \

@@ -1,0 +1,247 @@
+"""The command ``tokamask``: every subcommand reads files or standard input and writes standard output.
+
+Exit codes: 0 done, 1 the answer is no (a check failed), 2 bad input or a missing part, always with one
+line on standard error that names the thing and the place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from tokamask.errors import TokamaskError
+
+if TYPE_CHECKING:
+    from tokamask import Tokenizer
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class UsageError(Exception):
+    """Input that a command cannot work with; its text is the one line the user sees."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    run: Run = args.run
+    try:
+        return run(args)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", code=130)
+    except FileNotFoundError as error:
+        return _complain(f"no such file: {error.filename or error}")
+    except IsADirectoryError as error:
+        return _complain(f"a folder where a file is wanted: {error.filename or error}")
+    except PermissionError as error:
+        return _complain(f"not allowed to read: {error.filename or error}")
+    except (TokamaskError, UsageError, OSError) as error:
+        return _complain(str(error))
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"tokamask: {message}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments end in one line, as all bad input does; ``--help`` tells the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from tokamask import __version__
+
+    parser = _Parser(
+        prog="tokamask", description="Tokenizers, grammar masks and lookahead drafts for LLM inference."
+    )
+    parser.add_argument("--version", action="version", version=f"tokamask {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for add in (_add_encode, _add_decode, _add_count, _add_doctor):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    run: Run,
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokenizer",
+        "-t",
+        metavar="FILE",
+        help="tokenizer.json or GGUF; told by content (default: the demo model's, if it is installed)",
+    )
+
+
+def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+    from tokamask import Tokenizer
+
+    if args.tokenizer is not None:
+        return Tokenizer.from_file(args.tokenizer)
+    from tokamask.demo.model_file import find_model
+
+    return Tokenizer.from_file(str(find_model()))
+
+
+def _read_text(path: str | None, what: str) -> str:
+    """The text of a file, or of standard input for ``-`` and None."""
+    if path is None or path == "-":
+        data, name = sys.stdin.buffer.read(), "standard input"
+    else:
+        with open(path, "rb") as file:
+            data, name = file.read(), path
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: {what} is not UTF-8 at byte {error.start}") from None
+
+
+def _add_encode(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "encode", _encode, "turn text into token ids", "tokamask encode 'Hello world'"
+    )
+    parser.add_argument("text", nargs="?", help="the text (default: standard input)")
+    parser.add_argument("--file", "-f", metavar="FILE", help="read the text from a file")
+    parser.add_argument(
+        "--special", action="store_true", help="special-token text in the input becomes special tokens"
+    )
+    _add_tokenizer_argument(parser)
+
+
+def _encode(args: argparse.Namespace) -> int:
+    if args.text is not None and args.file is not None:
+        raise UsageError("give the text or --file, not both")
+    text = args.text if args.text is not None else _read_text(args.file, "the text")
+    tokenizer = _tokenizer(args)
+    allowed = frozenset(tokenizer.vocabulary.special) if args.special else frozenset[str]()
+    ids = tokenizer.encode(text, allowed_special=allowed)
+    if args.json:
+        print(json.dumps({"ids": ids, "count": len(ids), "bytes": len(text.encode())}))
+    else:
+        print(*ids)
+    return 0
+
+
+def _add_decode(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "decode", _decode, "turn token ids into text", "tokamask encode 'Hello' | tokamask decode"
+    )
+    parser.add_argument(
+        "ids", nargs="*", help="the ids (default: standard input, separated by spaces or commas)"
+    )
+    _add_tokenizer_argument(parser)
+
+
+def _decode(args: argparse.Namespace) -> int:
+    words = args.ids or [_read_text(None, "the list of ids")]
+    ids = []
+    for position, word in enumerate(" ".join(words).replace(",", " ").strip("[] \n").split()):
+        if not (word.isascii() and word.isdigit()):
+            raise UsageError(f"not a token id: {word[:40]!r} (number {position + 1} of the input)")
+        if len(word) > 10:
+            raise UsageError(
+                f"token id {word[:40]} is not in the vocabulary (number {position + 1} of the input)"
+            )
+        ids.append(int(word))
+    data = _tokenizer(args).decode_bytes(ids)
+    if args.json:
+        print(json.dumps({"text": data.decode(errors="replace"), "count": len(ids), "bytes": len(data)}))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        if sys.stdout.isatty() and not data.endswith(b"\n"):
+            print()
+    return 0
+
+
+def _add_count(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "count", _count, "count the tokens of files", "tokamask count README.md src/*.py"
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: standard input)")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
+    _add_tokenizer_argument(parser)
+
+
+def _count(args: argparse.Namespace) -> int:
+    tokenizer = _tokenizer(args)
+    files = args.files or ["-"]
+    rows = []
+    with _progress(files, quiet=args.quiet or args.json, unit="file") as names:
+        for name in names:
+            text = _read_text(name, "the file")
+            rows.append({"file": name, "tokens": tokenizer.count(text), "bytes": len(text.encode())})
+    tokens, size = sum(int(row["tokens"]) for row in rows), sum(int(row["bytes"]) for row in rows)
+    if args.json:
+        print(json.dumps({"files": rows, "tokens": tokens, "bytes": size}))
+        return 0
+    for row in rows:
+        print(f"{row['tokens']:>10} {row['file']}")
+    if len(rows) > 1:
+        print(f"{tokens:>10} total, {size / max(tokens, 1):.2f} bytes per token")
+    return 0
+
+
+@contextlib.contextmanager
+def _progress(items: Sequence[str], *, quiet: bool, unit: str):  # type: ignore[no-untyped-def]
+    """The items, behind a bar that appears once the work has taken two seconds and vanishes with it."""
+    if quiet or not sys.stderr.isatty():
+        yield items
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:  # the bar is a courtesy of the extra `demo`
+        yield items
+        return
+    with tqdm(items, unit=unit, delay=2, leave=False) as bar:
+        yield bar
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    _command(
+        commands, "doctor", _doctor, "say what this installation has and lacks", "tokamask doctor --json"
+    )
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from tokamask.doctor import examine
+
+    report = examine()
+    if args.json:
+        print(json.dumps([finding.__dict__ for finding in report]))
+    else:
+        for finding in report:
+            print(f"{finding.state:>8}  {finding.name:<14} {finding.text}")
+    return int(any(finding.state == "broken" for finding in report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
