@@ -69,6 +69,10 @@ test-python: $(VENV)/.package $(VENV)/.test
 	@echo "== Python tests"
 	$(BIN)/pytest -n 2 -q
 
+.PHONY: kernels-thorough
+kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel variant, sanitizer, schedule and missing barrier
+	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
+
 .PHONY: lint
 lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 	@echo "== lint"

@@ -1,0 +1,171 @@
+"""The emulator catches what it says it catches: kernels that are wrong on purpose, and our kernels without a barrier.
+
+Whatever is caught ends the process, so each case runs in one of its own. The default run takes a few of the mutants; all
+of them, and every kernel test under every sanitizer and schedule, run with ``make kernels-thorough``.
+"""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from emulator import BARRIER, CUDA, SANITIZER, preload
+
+from tokamask.gpu.manifest import flatten, kernels
+
+pytestmark = pytest.mark.skipif(bool(SANITIZER), reason="this file starts the sanitized processes itself")
+TESTS = pathlib.Path(__file__).parent
+THOROUGH = bool(os.environ.get("EMULATOR_THOROUGH"))
+thorough = pytest.mark.skipif(not THOROUGH, reason="make kernels-thorough")
+
+PLANTED = """
+import sys
+import numpy as np
+from emulator import HERE, launch
+out = np.arange(64, dtype=np.int32)
+launch(HERE / "planted.cu", sys.argv[1], (), (int(sys.argv[2]),), 64, [out], shared_bytes=256)
+print(*out)
+"""
+
+
+@functools.cache
+def planted(
+    name: str, sanitizer: str = "", schedule: str = "forward", blocks: int = 1
+) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ,
+        **preload(sanitizer),
+        "EMULATOR_SCHEDULE": schedule,
+        "PYTHONPATH": str(TESTS),
+    }
+    command = [sys.executable, "-c", PLANTED, name, str(blocks)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("divergent_barrier", "barrier divergence"),
+        ("lane_left", "deadlock"),
+        ("lane_outside_mask", "not in mask"),
+        ("thread_left", "deadlock"),
+    ],
+)
+def test_checks_that_are_always_on(name, message):
+    done = planted(name)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out_of_bounds", "heap-buffer-overflow"),
+        ("shared_out_of_bounds", "insufficient space for an object"),
+        ("dynamic_out_of_bounds", "heap-buffer-overflow"),
+        ("signed_overflow", "signed integer overflow"),
+        ("misaligned_load", "misaligned address"),
+    ],
+)
+def test_address_and_undefined_behaviour_sanitizers(name, message):
+    done = planted(name, "asan")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "planted.cu" in done.stderr  # with the line of the kernel
+
+
+@pytest.mark.parametrize("name", ["missing_syncwarp", "missing_syncthreads"])
+def test_thread_sanitizer(name):
+    done = planted(name, "tsan")
+    assert done.returncode == 66
+    assert "data race" in done.stderr
+    assert "planted.cu" in done.stderr
+
+
+def test_thread_sanitizer_accepts_the_mended_kernel():
+    done = planted("with_syncwarp", "tsan")
+    assert (done.returncode, done.stdout.split()) == (0, [str(i ^ 1) for i in range(64)]), done.stderr
+
+
+def test_values_show_what_no_check_sees():
+    assert planted("shared_never_written").stdout.split()[7] == "-1"
+    assert (
+        planted("copy_used_before_its_wait").stdout.split()[0] == "-1"
+    )  # shared memory as it was before the copy
+
+
+def test_schedules_show_an_order_of_blocks():
+    counts = {
+        s: int(planted("blocks_in_order", schedule=s, blocks=4).stdout.split()[0])
+        for s in ("forward", "reverse")
+    }
+    assert counts == {"forward": 4, "reverse": 1}
+
+
+def run_kernel_tests(
+    files: list[str], *, sanitizer: str = "", schedule: str = "forward", mutant: str = "", options=()
+):
+    environment = {
+        **os.environ,
+        **preload(sanitizer),
+        "EMULATOR_SCHEDULE": schedule,
+        "EMULATOR_MUTANT": mutant,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-k",
+        "not rust and not gpu",
+        "-p",
+        "no:xdist",
+        *options,
+        *files,
+    ]
+    return subprocess.run(
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=1200
+    )
+
+
+KERNEL_TESTS = {"top_k": "test_cuda_top_k.py", "sparse_decode": "test_cuda_attention.py"}
+
+
+def mutants() -> list[tuple[str, int]]:
+    return [
+        (name, n)
+        for name in KERNEL_TESTS
+        for n in range(len(BARRIER.findall(flatten(kernels()[name].file, CUDA))))
+    ]
+
+
+DEFAULT_MUTANTS = {("top_k", 3), ("sparse_decode", 2)}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "n"), [m if m in DEFAULT_MUTANTS else pytest.param(*m, marks=thorough) for m in mutants()]
+)
+def test_no_barrier_can_be_left_out(kernel, n):
+    done = run_kernel_tests([f"tests/{KERNEL_TESTS[kernel]}"], sanitizer="tsan", mutant=f"{kernel}:{n}")
+    assert "g++ refuses" not in done.stdout
+    assert done.returncode != 0, f"{kernel} passes its tests without barrier {n}: {done.stdout[-500:]}"
+
+
+@pytest.mark.parametrize("file", sorted(set(KERNEL_TESTS.values())))
+def test_kernels_under_the_address_sanitizer(file):
+    done = run_kernel_tests([f"tests/{file}"], sanitizer="asan")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@thorough
+@pytest.mark.parametrize("file", sorted(set(KERNEL_TESTS.values())))
+@pytest.mark.parametrize(
+    ("sanitizer", "schedule"),
+    [("tsan", "forward"), ("", "reverse"), ("", "random:1"), ("", "random:2"), ("asan", "reverse")],
+)
+def test_kernels_under_every_sanitizer_and_schedule(file, sanitizer, schedule):
+    done = run_kernel_tests([f"tests/{file}"], sanitizer=sanitizer, schedule=schedule)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
