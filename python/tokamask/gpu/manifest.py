@@ -14,11 +14,6 @@ from typing import Any
 
 from tokamask.errors import KernelError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the extras cuda12 and cuda13 bring it
-    import tomli as tomllib
-
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 SHARED_LIMIT = 48 * 1024  # static shared memory of a block that needs no opt-in
 
@@ -100,6 +95,10 @@ def parse(table: dict[str, Any]) -> dict[str, Kernel]:
 @functools.cache
 def kernels() -> dict[str, Kernel]:
     """All kernels by name."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # the extras cuda12 and cuda13 bring it
+        import tomli as tomllib
     return parse(tomllib.loads((source_folder() / "manifest.toml").read_text(encoding="utf-8")))
 
 
