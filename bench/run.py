@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # the folder of this file would shadow packages
 
 from bench import machine, record, report  # noqa: E402
+from bench.rivals import REGISTRY  # noqa: E402
 
 # Operations that use all cores; the others run pinned to one.
 PARALLEL = {"encode_batch", "generate"}
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="merge named operations into the newest record")
     options = parser.parse_args()
 
+    if REGISTRY[0].absence:
+        parser.error(f"tokamask itself cannot run here: {REGISTRY[0].absence}")
     started = time.monotonic()
     card = machine.card()
     results = []
