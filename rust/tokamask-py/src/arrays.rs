@@ -1,8 +1,9 @@
 //! Numpy arrays in and out, and the one place that checks their type and shape against a name.
 
-use numpy::{Element, PyArray1, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use tokamask::error::ShapeError;
+use tokamask::kernels::array::{extent, Floats, FloatsMut};
 
 /// A core vector handed to numpy without a copy.
 pub fn to_numpy<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
@@ -20,4 +21,142 @@ pub fn describe(value: &Bound<'_, PyAny>) -> String {
 /// The error for an argument that is not what it should be.
 pub fn shape_error(name: &str, expected: impl Into<String>, got: &Bound<'_, PyAny>) -> ShapeError {
     ShapeError { name: name.to_owned(), expected: expected.into(), got: describe(got) }
+}
+
+/// A borrowed float array: float32, float16, or bfloat16 as uint16. Strides are in elements.
+pub struct FloatArray<'a> {
+    pub data: Floats<'a>,
+    pub shape: Vec<usize>,
+    pub strides: Vec<usize>,
+}
+
+/// The same, writable.
+pub struct FloatArrayMut<'a> {
+    pub data: FloatsMut<'a>,
+    pub shape: Vec<usize>,
+    pub strides: Vec<usize>,
+}
+
+/// An array of native byte order, aligned, without negative strides; sizes and strides in elements.
+struct Layout<'a, 'py> {
+    array: &'a Bound<'py, PyUntypedArray>,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    /// Elements from the first to the last that an index reaches.
+    extent: usize,
+}
+
+/// numpy's array flags that matter here (`NPY_ARRAY_ALIGNED`, `NPY_ARRAY_WRITEABLE`).
+const ALIGNED: std::os::raw::c_int = 0x0100;
+const WRITEABLE: std::os::raw::c_int = 0x0400;
+/// numpy's type numbers of the float types (`NPY_USHORT`, `NPY_FLOAT`, `NPY_HALF`).
+const UINT16: std::os::raw::c_int = 4;
+const FLOAT32: std::os::raw::c_int = 11;
+const FLOAT16: std::os::raw::c_int = 23;
+const FLOAT_TYPES: &str = "float32, float16 or uint16 (bfloat16 bits)";
+
+impl<'a, 'py> Layout<'a, 'py> {
+    fn of(value: &'a Bound<'py, PyAny>, flags: std::os::raw::c_int) -> Option<Self> {
+        let array = value.cast::<PyUntypedArray>().ok()?;
+        let size = isize::try_from(array.dtype().itemsize()).ok().filter(|size| *size > 0)?;
+        // SAFETY: reading the flags of a live array object.
+        let has = unsafe { (*array.as_array_ptr()).flags };
+        if has & flags != flags || array.dtype().is_native_byteorder() == Some(false) {
+            return None;
+        }
+        let shape = array.shape().to_vec();
+        let in_elements = |s: &isize| (s % size == 0).then(|| usize::try_from(s / size).ok()).flatten();
+        let strides: Vec<usize> = array.strides().iter().map(in_elements).collect::<Option<_>>()?;
+        let extent = extent(&shape, &strides);
+        Some(Self { array, shape, strides, extent })
+    }
+
+    /// # Safety
+    /// `T` is the type of the elements.
+    unsafe fn elements<T>(&self) -> &'a [T] {
+        if self.extent == 0 {
+            return &[];
+        }
+        // SAFETY: numpy guarantees that every index within the shape is readable, `extent` ends at the greatest of them,
+        // and gaps between rows belong to the same buffer. The array object outlives 'a. A Python thread that writes to
+        // the array during the call races with us as it would with numpy's own functions.
+        unsafe { std::slice::from_raw_parts((*self.array.as_array_ptr()).data.cast(), self.extent) }
+    }
+
+    /// # Safety
+    /// `T` is the type of the elements, the array is writable, and nothing else borrows it.
+    unsafe fn elements_mut<T>(&self) -> &'a mut [T] {
+        if self.extent == 0 {
+            return &mut [];
+        }
+        // SAFETY: as above, and the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut((*self.array.as_array_ptr()).data.cast(), self.extent) }
+    }
+}
+
+/// Borrows a float array of any shape and any positive strides.
+pub fn floats<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> Result<FloatArray<'a>, ShapeError> {
+    let refuse = || shape_error(name, FLOAT_TYPES, value);
+    let layout = Layout::of(value, ALIGNED).ok_or_else(refuse)?;
+    // SAFETY: the type number says what the elements are; F16 and Bf16 are u16 in memory.
+    let data = unsafe {
+        match layout.array.dtype().num() {
+            FLOAT32 => Floats::F32(layout.elements()),
+            FLOAT16 => Floats::F16(layout.elements()),
+            UINT16 => Floats::Bf16(layout.elements()),
+            _ => return Err(refuse()),
+        }
+    };
+    Ok(FloatArray { data, shape: layout.shape, strides: layout.strides })
+}
+
+/// Borrows a writable float array of any shape and any positive strides.
+pub fn floats_mut<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> Result<FloatArrayMut<'a>, ShapeError> {
+    let refuse = || shape_error(name, format!("writable {FLOAT_TYPES}"), value);
+    let layout = Layout::of(value, ALIGNED | WRITEABLE).ok_or_else(refuse)?;
+    // SAFETY: as in `floats`; writable, and each binding borrows an output once.
+    let data = unsafe {
+        match layout.array.dtype().num() {
+            FLOAT32 => FloatsMut::F32(layout.elements_mut()),
+            FLOAT16 => FloatsMut::F16(layout.elements_mut()),
+            UINT16 => FloatsMut::Bf16(layout.elements_mut()),
+            _ => return Err(refuse()),
+        }
+    };
+    Ok(FloatArrayMut { data, shape: layout.shape, strides: layout.strides })
+}
+
+/// Borrows a C-contiguous array of exactly one type; also its shape.
+pub fn contiguous<'a, T: Element>(
+    name: &str,
+    value: &'a Bound<'_, PyAny>,
+) -> Result<(&'a [T], Vec<usize>), ShapeError> {
+    let dtype = T::get_dtype(value.py());
+    let layout = Layout::of(value, ALIGNED)
+        .filter(|layout| layout.array.is_c_contiguous() && layout.array.dtype().is_equiv_to(&dtype))
+        .ok_or_else(|| shape_error(name, format!("C-contiguous {dtype}"), value))?;
+    // SAFETY: the type was just compared.
+    Ok((unsafe { layout.elements() }, layout.shape))
+}
+
+/// Borrows a writable C-contiguous array of exactly one type; also its shape.
+pub fn contiguous_mut<'a, T: Element>(
+    name: &str,
+    value: &'a Bound<'_, PyAny>,
+) -> Result<(&'a mut [T], Vec<usize>), ShapeError> {
+    let dtype = T::get_dtype(value.py());
+    let layout = Layout::of(value, ALIGNED | WRITEABLE)
+        .filter(|layout| layout.array.is_c_contiguous() && layout.array.dtype().is_equiv_to(&dtype))
+        .ok_or_else(|| shape_error(name, format!("writable C-contiguous {dtype}"), value))?;
+    // SAFETY: the type was just compared; writable, and each binding borrows an output once.
+    Ok((unsafe { layout.elements_mut() }, layout.shape))
+}
+
+/// The sizes as an array, or the error for an argument of the wrong rank.
+pub fn dimensions<const N: usize>(
+    name: &str,
+    shape: &[usize],
+    value: &Bound<'_, PyAny>,
+) -> Result<[usize; N], ShapeError> {
+    shape.try_into().map_err(|_| shape_error(name, format!("{N} dimensions"), value))
 }

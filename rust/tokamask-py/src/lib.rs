@@ -8,6 +8,7 @@ mod arrays;
 mod build_info;
 mod draft;
 mod errors;
+mod kernels;
 mod tokenizer;
 mod vocabulary;
 
@@ -20,6 +21,7 @@ mod _core {
     use crate::build_info::build_info;
     #[pymodule_export]
     use crate::draft::{DraftSession, Drafter};
+    use crate::kernels::{apply_bitmask, sample, top_k};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]

@@ -16,6 +16,7 @@ pub mod draft;
 pub mod error;
 pub mod formats;
 pub mod ids;
+pub mod kernels;
 pub mod text;
 pub mod tokenizer;
 pub mod vocabulary;

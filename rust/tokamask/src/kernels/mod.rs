@@ -1,0 +1,19 @@
+//! Array kernels on the CPU: sampling under a bitmask, exact top-k, paged attention.
+//!
+//! Every kernel is written once over [`lanes::Lanes`], eight f32 at a time, and instantiated twice: with
+//! AVX2, FMA and F16C where the processor has them (found at run time), and with plain arrays elsewhere.
+//! Results do not depend on the number of threads (`TOKAMASK_NUM_THREADS`, default all).
+//!
+//! The definitions are in `python/tokamask/reference/`: integer results and the sampler are equal to them bit
+//! for bit, attention within float32 rounding.
+
+pub mod array;
+pub mod bitmask;
+mod blocks;
+pub mod exp2;
+pub mod floats;
+mod lanes;
+pub mod random;
+pub mod sampling;
+pub mod selection;
+mod threads;

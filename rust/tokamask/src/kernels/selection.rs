@@ -1,0 +1,129 @@
+//! Exact top-k (`python/tokamask/reference/selection.py`).
+//!
+//! For small k one pass suffices: the k-th greatest of the block maxima is at or below the k-th greatest score, because k
+//! blocks hold a score at least that great. So only blocks whose maximum reaches it are read again, and a little more than k
+//! candidates remain to be selected from exactly.
+
+use super::array::{each_float, Floats, View};
+use super::blocks::{maxima, widened, Blocks, BLOCK};
+use super::floats::{order_key, Float};
+use super::lanes::{dispatch, Lanes, WIDTH};
+use super::threads;
+use crate::error::ShapeError;
+
+/// The order of selection as one integer: greater is earlier. Score descending, then position ascending.
+#[inline]
+pub fn rank(score: f32, position: usize) -> u64 {
+    u64::from(order_key(score)) << 32 | u64::from(!(position as u32))
+}
+
+/// The position in a rank.
+#[inline]
+pub fn position_of(rank: u64) -> usize {
+    !(rank as u32) as usize
+}
+
+/// Buffers reused from row to row.
+#[derive(Default)]
+pub struct Scratch {
+    widened: Vec<f32>,
+    pub maxima: Vec<f32>,
+    sorted_maxima: Vec<f32>,
+    pub ranks: Vec<u64>,
+    selected: Vec<u64>,
+}
+
+/// Ranks of the `k` greatest scores, by position ascending, into `scratch.ranks`; `scratch.maxima` are the block maxima.
+pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
+    let Scratch { maxima, sorted_maxima, ranks, selected, .. } = scratch;
+    let mut threshold = f32::NEG_INFINITY;
+    if k > 0 && k <= maxima.len() / 2 {
+        sorted_maxima.clone_from(maxima);
+        threshold = *sorted_maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+    }
+    ranks.clear();
+    if threshold > f32::NEG_INFINITY {
+        collect_at_least(blocks, maxima, threshold, ranks);
+    } else {
+        ranks.extend((0..blocks.len).map(|i| rank(blocks.get(i), i)));
+    }
+    if k < ranks.len() {
+        selected.clone_from(ranks);
+        let last = match k.checked_sub(1) {
+            Some(i) => *selected.select_nth_unstable_by(i, |a, b| b.cmp(a)).1,
+            None => u64::MAX,
+        };
+        ranks.retain(|r| *r >= last);
+        ranks.truncate(k);
+    }
+}
+
+fn collect_at_least(blocks: &Blocks, maxima: &[f32], threshold: f32, ranks: &mut Vec<u64>) {
+    dispatch!(collect_kernel(blocks: &Blocks, maxima: &[f32], threshold: f32, ranks: &mut Vec<u64>));
+}
+
+#[inline(always)]
+unsafe fn collect_kernel<L: Lanes>(blocks: &Blocks, maxima: &[f32], threshold: f32, ranks: &mut Vec<u64>) {
+    for (i, best) in maxima.iter().enumerate() {
+        if *best < threshold {
+            continue;
+        }
+        let block = blocks.block(i);
+        for lane in (0..BLOCK).step_by(WIDTH) {
+            // SAFETY: lane + WIDTH <= BLOCK; the caller has the features.
+            let mut bits = unsafe {
+                L::load(block.as_ptr().add(lane)).greater_or_equal(L::splat(threshold)).sign_bits()
+            };
+            while bits != 0 {
+                let j = lane + bits.trailing_zeros() as usize;
+                ranks.push(rank(block[j], i * BLOCK + j));
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
+/// Indices of the `k` greatest scores of each row, ascending, padded with -1 (`out`: `[rows, k]`).
+///
+/// NaN ranks below -inf, -0.0 equals 0.0, ties at the cut are kept by lowest index; only `scores[row, ..lengths[row]]`
+/// counts. Cost: one read of the scores while `k` is below a 64th of their number, then a selection in memory.
+pub fn top_k(
+    scores: Floats,
+    shape: [usize; 2],
+    row_stride: usize,
+    k: usize,
+    lengths: Option<&[i32]>,
+    out: &mut [i32],
+) -> Result<(), ShapeError> {
+    let [rows, n] = shape;
+    if out.len() != rows * k || lengths.is_some_and(|l| l.len() != rows) || n > i32::MAX as usize {
+        return Err(ShapeError {
+            name: "out".to_owned(),
+            expected: format!("int32 [{rows}, {k}]"),
+            got: format!("{} elements", out.len()),
+        });
+    }
+    each_float!(scores, data => {
+        let view = View::new("scores", data, shape, [row_stride, 1])?;
+        if k > 0 {
+            threads::each_chunk(rows * n * 4, out, k, Scratch::default, |scratch, row, out| {
+                let length = lengths.map_or(n, |l| l[row].clamp(0, n as i32) as usize);
+                top_k_row(&view.row([row, 0])[..length], k, scratch, out);
+            });
+        }
+        Ok(())
+    })
+}
+
+fn top_k_row<T: Float>(scores: &[T], k: usize, scratch: &mut Scratch, out: &mut [i32]) {
+    let mut buffer = std::mem::take(&mut scratch.widened);
+    let blocks = Blocks::new(widened(scores, &mut buffer));
+    maxima(&blocks, &mut scratch.maxima);
+    largest(&blocks, k, scratch);
+    let found = scratch.ranks.len();
+    for (slot, rank) in out.iter_mut().zip(&scratch.ranks) {
+        *slot = position_of(*rank) as i32;
+    }
+    out[found.min(k)..].fill(-1);
+    scratch.widened = buffer;
+}
