@@ -6,13 +6,18 @@ Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 from tokamask import errors
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
+from tokamask import errors, sampling, selection
+from tokamask._core import Tokenizer, Vocabulary
+from tokamask.draft import DraftTree, verify_greedy
 from tokamask.ragged import Ragged
+from tokamask.sampling import apply_bitmask
 
 __version__ = "0.1.0"
 __all__ = [
     "DraftSession",
     "DraftTree",
     "Drafter",
+    "DraftTree",
     "Ragged",
     "Tokenizer",
     "Vocabulary",
@@ -20,4 +25,9 @@ __all__ = [
     "errors",
     "verify_greedy",
     "verify_sampled",
+    "apply_bitmask",
+    "errors",
+    "sampling",
+    "selection",
+    "verify_greedy",
 ]

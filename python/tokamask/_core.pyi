@@ -123,3 +123,22 @@ class DraftSession:
     ) -> None: ...
     @property
     def token_ids(self) -> npt.NDArray[np.uint32]: ...
+# Array kernels: called by tokamask.sampling, .selection and .attention with checked numpy arrays.
+_Array = npt.NDArray[Any]
+
+def apply_bitmask(logits: _Array, bitmask: _Array, rows: _Array | None) -> None: ...
+def sample(
+    logits: _Array,
+    bitmask: _Array | None,
+    rows: _Array | None,
+    temperature: _Array,
+    top_k: _Array,
+    top_p: _Array,
+    min_p: _Array,
+    seeds: _Array,
+    streams: _Array,
+    steps: _Array,
+    tokens: _Array,
+    logprobs: _Array,
+) -> None: ...
+def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: ...

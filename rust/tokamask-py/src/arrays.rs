@@ -60,7 +60,7 @@ impl<'a, 'py> Layout<'a, 'py> {
         let array = value.cast::<PyUntypedArray>().ok()?;
         let size = isize::try_from(array.dtype().itemsize()).ok().filter(|size| *size > 0)?;
         // SAFETY: reading the flags of a live array object.
-        let has = unsafe { (*array.as_array_ptr()).flags };
+        let has = unsafe { (*array.as_array_ptr()).fields.flags };
         if has & flags != flags || array.dtype().is_native_byteorder() == Some(false) {
             return None;
         }
@@ -80,7 +80,7 @@ impl<'a, 'py> Layout<'a, 'py> {
         // SAFETY: numpy guarantees that every index within the shape is readable, `extent` ends at the greatest of them,
         // and gaps between rows belong to the same buffer. The array object outlives 'a. A Python thread that writes to
         // the array during the call races with us as it would with numpy's own functions.
-        unsafe { std::slice::from_raw_parts((*self.array.as_array_ptr()).data.cast(), self.extent) }
+        unsafe { std::slice::from_raw_parts((*self.array.as_array_ptr()).fields.data.cast(), self.extent) }
     }
 
     /// # Safety
@@ -90,7 +90,9 @@ impl<'a, 'py> Layout<'a, 'py> {
             return &mut [];
         }
         // SAFETY: as above, and the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut((*self.array.as_array_ptr()).data.cast(), self.extent) }
+        unsafe {
+            std::slice::from_raw_parts_mut((*self.array.as_array_ptr()).fields.data.cast(), self.extent)
+        }
     }
 }
 
@@ -140,6 +142,7 @@ pub fn contiguous<'a, T: Element>(
 }
 
 /// Borrows a writable C-contiguous array of exactly one type; also its shape.
+#[allow(clippy::mut_from_ref)] // the Python object owns the buffer; numpy's writable flag is the permission
 pub fn contiguous_mut<'a, T: Element>(
     name: &str,
     value: &'a Bound<'_, PyAny>,
@@ -152,11 +155,18 @@ pub fn contiguous_mut<'a, T: Element>(
     Ok((unsafe { layout.elements_mut() }, layout.shape))
 }
 
-/// The sizes as an array, or the error for an argument of the wrong rank.
+/// Sizes and strides of an array of `N` dimensions whose last is contiguous.
 pub fn dimensions<const N: usize>(
     name: &str,
     shape: &[usize],
+    strides: &[usize],
     value: &Bound<'_, PyAny>,
-) -> Result<[usize; N], ShapeError> {
-    shape.try_into().map_err(|_| shape_error(name, format!("{N} dimensions"), value))
+) -> Result<([usize; N], [usize; N]), ShapeError> {
+    let refuse = |_| shape_error(name, format!("{N} dimensions, the last contiguous"), value);
+    let (shape, strides): ([_; N], [_; N]) =
+        (shape.try_into().map_err(refuse)?, strides.try_into().map_err(refuse)?);
+    if shape[N - 1] > 1 && strides[N - 1] != 1 && !shape.contains(&0) {
+        return Err(shape_error(name, format!("{N} dimensions, the last contiguous"), value));
+    }
+    Ok((shape, strides))
 }

@@ -30,9 +30,9 @@ pub fn apply_bitmask(
     rows: Option<&Bound<'_, PyAny>>,
 ) -> Result<()> {
     let array = floats_mut("logits", logits)?;
-    let shape = dimensions::<2>("logits", &array.shape, logits)?;
+    let (shape, [row_stride, _]) = dimensions::<2>("logits", &array.shape, &array.strides, logits)?;
     let masks = masks(bitmask, rows, shape)?;
-    Ok(py.detach(|| bitmask::apply(array.data, shape, array.strides[0], &masks))?)
+    Ok(py.detach(|| bitmask::apply(array.data, shape, row_stride, &masks))?)
 }
 
 /// Draws a token per row; the laws come as one array per field, the results go into `tokens` and `logprobs`.
@@ -55,7 +55,7 @@ pub fn sample(
     logprobs: &Bound<'_, PyAny>,
 ) -> Result<()> {
     let array = floats("logits", logits)?;
-    let shape = dimensions::<2>("logits", &array.shape, logits)?;
+    let (shape, [row_stride, _]) = dimensions::<2>("logits", &array.shape, &array.strides, logits)?;
     let masks = bitmask.map(|bitmask| masks(bitmask, rows, shape)).transpose()?;
     let (temperature, _) = contiguous::<f32>("temperature", temperature)?;
     let (top_k, _) = contiguous::<i32>("top_k", top_k)?;
@@ -82,7 +82,7 @@ pub fn sample(
             step: steps[b],
         })
         .collect();
-    let draws = py.detach(|| sampling::sample(array.data, shape, array.strides[0], masks.as_ref(), &laws))?;
+    let draws = py.detach(|| sampling::sample(array.data, shape, row_stride, masks.as_ref(), &laws))?;
     for (b, (token, logprob)) in draws.into_iter().enumerate() {
         (tokens_out[b], logprobs_out[b]) = (token, logprob);
     }
@@ -100,8 +100,8 @@ pub fn top_k(
     out: &Bound<'_, PyAny>,
 ) -> Result<()> {
     let array = floats("scores", scores)?;
-    let shape = dimensions::<2>("scores", &array.shape, scores)?;
+    let (shape, [row_stride, _]) = dimensions::<2>("scores", &array.shape, &array.strides, scores)?;
     let lengths = lengths.map(|l| contiguous::<i32>("lengths", l)).transpose()?.map(|(l, _)| l);
     let (out, _) = contiguous_mut::<i32>("out", out)?;
-    Ok(py.detach(|| selection::top_k(array.data, shape, array.strides[0], k, lengths, out))?)
+    Ok(py.detach(|| selection::top_k(array.data, shape, row_stride, k, lengths, out))?)
 }

@@ -140,8 +140,8 @@ mod tests {
             let brain = Bf16(bits);
             assert!(brain.widen().is_nan() || Bf16::narrow(brain.widen()) == brain);
         }
-        assert_eq!(F16(0x3C01).widen(), 1.0 + 1.0 / 1024.0);
-        assert_eq!(F16(1).widen(), 2f32.powi(-24));
+        assert_eq!(F16(0x3C01).widen().to_bits(), (1.0 + 1.0 / 1024f32).to_bits());
+        assert_eq!(F16(1).widen().to_bits(), 2f32.powi(-24).to_bits());
         assert_eq!(F16::narrow(65_520.0), F16(0x7C00)); // half way to the next rounds to even: infinity
         assert_eq!(F16::narrow(1.0 + 1.0 / 2048.0), F16(0x3C00)); // tie to even
         assert_eq!(F16::narrow(2f32.powi(-25)), F16(0));

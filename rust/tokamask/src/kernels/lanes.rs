@@ -215,6 +215,7 @@ pub use x86::Avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all: the promise in the head of this file
 mod x86 {
+    #[allow(clippy::wildcard_imports)] // fifty intrinsics
     use std::arch::x86_64::*;
 
     use super::{Bf16, Lanes, F16, TWO_40, TWO_52, WIDTH};

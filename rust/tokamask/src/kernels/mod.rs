@@ -7,6 +7,11 @@
 //! The definitions are in `python/tokamask/reference/`: integer results and the sampler are equal to them bit
 //! for bit, attention within float32 rounding.
 
+// Kernels must be inlined into the function that enables the processor features, or the lanes become calls.
+#![allow(clippy::inline_always)]
+// Argument names of arrays are prose here.
+#![allow(clippy::doc_markdown)]
+
 pub mod array;
 pub mod bitmask;
 mod blocks;

@@ -103,7 +103,8 @@ fn draw(row: &[f32], law: &Law, vocab_size: usize, scratch: &mut Scratch) -> Opt
     if best == f32::NEG_INFINITY {
         return None;
     }
-    if !(law.temperature > 0.0) {
+    let is_warm = law.temperature > 0.0; // NaN is greedy
+    if !is_warm {
         return greedy(&blocks, &scratch.selection.maxima, best).map(|position| (position, 0.0));
     }
     let weigh = Weigh::new(best, law);
@@ -184,11 +185,12 @@ impl Weigh {
     /// The least f32 in [0, 1] that weighs at least `least`.
     fn least_value(&self) -> f32 {
         let mut y = (self.least as f64 / (1u64 << MASS_BITS) as f64) as f32;
-        while y > 0.0 && to_mass(y.next_down()) >= self.least {
-            y = y.next_down();
+        let beside = |y: f32, step: i32| f32::from_bits(y.to_bits().wrapping_add_signed(step)); // y is not negative
+        while y > 0.0 && to_mass(beside(y, -1)) >= self.least {
+            y = beside(y, -1);
         }
         while to_mass(y) < self.least {
-            y = y.next_up();
+            y = beside(y, 1);
         }
         y
     }
@@ -349,10 +351,10 @@ unsafe fn bucket_kernel<L: Lanes>(
     number: f32,
     ranks: &mut Vec<u64>,
 ) {
-    for i in 0..maxima.len() {
+    for (i, best) in maxima.iter().enumerate() {
         // SAFETY: lane + WIDTH <= BLOCK; the caller has the features.
         unsafe {
-            let nearest = bucket(weigh.exponents(L::splat(maxima[i])));
+            let nearest = bucket(weigh.exponents(L::splat(*best)));
             if nearest.greater_or_equal(L::splat(number + 1.0)).sign_bits() != 0 {
                 continue;
             }

@@ -27,9 +27,9 @@ pub fn position_of(rank: u64) -> usize {
 #[derive(Default)]
 pub struct Scratch {
     widened: Vec<f32>,
-    pub maxima: Vec<f32>,
+    pub(crate) maxima: Vec<f32>,
     sorted_maxima: Vec<f32>,
-    pub ranks: Vec<u64>,
+    pub(crate) ranks: Vec<u64>,
     selected: Vec<u64>,
 }
 

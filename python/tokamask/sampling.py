@@ -1,0 +1,143 @@
+"""Sampling from logits under a grammar bitmask, exactly reproducible on every device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tokamask import _core
+from tokamask.errors import ShapeError
+from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_kernel, output, per_row
+
+
+def _check_mask(shapes: Shapes, bitmask: Any, rows: Any) -> None:
+    """Mask rows [mask_rows, ceil(vocab_size / 32)] and the choice among them."""
+    words = -(-shapes["vocab_size"] // 32)
+    if rows is None:
+        shapes.check("bitmask", bitmask, ("int32",), "batch", words)
+    else:
+        shapes.check("bitmask", bitmask, ("int32",), "mask_rows", words)
+        shapes.check("rows", rows, ("int32",), "batch")
+
+
+def apply_bitmask(logits: Any, bitmask: Any, rows: Any = None) -> None:
+    """Writes -inf over the logits that a bitmask forbids, in place.
+
+    Parameters
+    ----------
+    logits : float32, float16 or bfloat16 [batch, vocab_size]
+        numpy (bfloat16 as uint16), torch or CuPy; rows may be strided. Changed in place.
+    bitmask : int32 [mask_rows, ceil(vocab_size / 32)]
+        Bit ``v % 32`` of word ``v // 32`` allows token ``v``; bits at and beyond ``vocab_size`` are ignored.
+    rows : int32 [batch], optional
+        The mask row of each logits row, -1 to leave it alone. Without it there is one mask row per logits row.
+
+    Raises
+    ------
+    ShapeError
+        An array is not of these types and shapes, or ``rows`` names a mask row that is not there.
+
+    Examples
+    --------
+    >>> import numpy as np, tokamask as tm
+    >>> logits = np.zeros((1, 3), np.float32)
+    >>> tm.apply_bitmask(logits, np.array([[0b101]], np.int32))
+    >>> logits.tolist()
+    [[0.0, -inf, 0.0]]
+
+    """
+    shapes = Shapes()
+    shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
+    _check_mask(shapes, bitmask, rows)
+    if shapes.cuda:
+        cuda_kernel("apply_bitmask")(logits, bitmask, rows)
+    else:
+        chosen = None if rows is None else as_numpy(rows)
+        _core.apply_bitmask(as_numpy(logits), as_numpy(bitmask), chosen)
+
+
+def sample(
+    logits: Any,
+    *,
+    bitmask: Any = None,
+    rows: Any = None,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    seed: Any,
+    step: Any = 0,
+    out: tuple[Any, Any] | None = None,
+) -> tuple[Any, Any]:
+    """Draws one token per row: bitmask, temperature, top-k, top-p, min-p and the draw in one pass.
+
+    The filters apply in that order, each to what the one before left (top-p over the renormalised top-k set, min-p relative
+    to the best token). Ties are kept by lowest token id. Equal arguments give equal tokens on every device: the law is
+    defined by integers, in :mod:`tokamask.reference.sampling`. The work is proportional to the allowed tokens.
+
+    Parameters
+    ----------
+    logits : float32, float16 or bfloat16 [batch, vocab_size]
+        numpy (bfloat16 as uint16), torch or CuPy; rows may be strided. NaN counts as -inf, +inf wins. Not changed.
+    bitmask : int32 [mask_rows, ceil(vocab_size / 32)], optional
+        Bit ``v % 32`` of word ``v // 32`` allows token ``v``.
+    rows : int32 [batch], optional
+        The mask row of each logits row, -1 for none. Without it there is one mask row per logits row.
+    temperature, top_p, min_p : float or float32 [batch]
+        Temperature 0 is greedy. ``top_p >= 1`` and ``min_p <= 0`` are off; ``top_p <= 0`` keeps the best token.
+    top_k : int or int32 [batch]
+        Off unless in ``1 .. vocab_size - 1``.
+    seed : int or uint64 [batch]
+        With one seed, row ``b`` draws from stream ``b`` of it. With a seed per row, each row draws from stream 0 of its
+        own, wherever it stands in the batch.
+    step : int or uint64 [batch]
+        The position in the stream: count it up by one per decoding step.
+    out : (int32 [batch], float32 [batch]), optional
+        Where to put the results.
+
+    Returns
+    -------
+    tokens : int32 [batch]
+        -1 where no token is allowed with a logit above -inf: never a random id.
+    logprobs : float32 [batch]
+        Natural logarithm of the probability under the law that the token was drawn from, filters included; 0 if greedy,
+        -inf where there is no token.
+
+    Examples
+    --------
+    >>> import numpy as np, tokamask as tm
+    >>> tokens, logprobs = tm.sampling.sample(np.zeros((2, 50), np.float32), top_k=1, seed=7)
+    >>> tokens.tolist(), logprobs.tolist()
+    ([0, 0], [0.0, 0.0])
+
+    """
+    shapes = Shapes()
+    shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
+    if bitmask is not None:
+        _check_mask(shapes, bitmask, rows)
+    elif rows is not None:
+        raise ShapeError(
+            "rows: expected a bitmask beside them", name="rows", expected="a bitmask", got="none"
+        )
+    batch = shapes["batch"]
+    streams = np.zeros(batch, np.uint32) if getattr(seed, "shape", ()) else np.arange(batch, dtype=np.uint32)
+    arguments = (
+        bitmask,
+        rows,
+        per_row("temperature", temperature, batch, "float32", logits),
+        per_row("top_k", top_k, batch, "int32", logits),
+        per_row("top_p", top_p, batch, "float32", logits),
+        per_row("min_p", min_p, batch, "float32", logits),
+        per_row("seed", seed, batch, "uint64", logits),
+        per_row("stream", streams, batch, "uint32", logits),
+        per_row("step", step, batch, "uint64", logits),
+    )
+    tokens = output("out[0]", out and out[0], logits, (batch,), "int32")
+    logprobs = output("out[1]", out and out[1], logits, (batch,), "float32")
+    if shapes.cuda:
+        cuda_kernel("sample")(logits, *arguments, tokens, logprobs)
+    else:
+        views: Any = (None if a is None else as_numpy(a) for a in (*arguments, tokens, logprobs))
+        _core.sample(as_numpy(logits), *views)
+    return tokens, logprobs
