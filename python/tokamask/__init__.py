@@ -3,12 +3,9 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import errors
+from tokamask import errors, sampling, selection
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
-from tokamask import errors, sampling, selection
-from tokamask._core import Tokenizer, Vocabulary
-from tokamask.draft import DraftTree, verify_greedy
 from tokamask.ragged import Ragged
 from tokamask.sampling import apply_bitmask
 
@@ -17,17 +14,14 @@ __all__ = [
     "DraftSession",
     "DraftTree",
     "Drafter",
-    "DraftTree",
     "Ragged",
     "Tokenizer",
     "Vocabulary",
     "__version__",
-    "errors",
-    "verify_greedy",
-    "verify_sampled",
     "apply_bitmask",
     "errors",
     "sampling",
     "selection",
     "verify_greedy",
+    "verify_sampled",
 ]

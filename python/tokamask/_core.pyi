@@ -123,6 +123,7 @@ class DraftSession:
     ) -> None: ...
     @property
     def token_ids(self) -> npt.NDArray[np.uint32]: ...
+
 # Array kernels: called by tokamask.sampling, .selection and .attention with checked numpy arrays.
 _Array = npt.NDArray[Any]
 

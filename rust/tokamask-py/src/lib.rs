@@ -21,6 +21,7 @@ mod _core {
     use crate::build_info::build_info;
     #[pymodule_export]
     use crate::draft::{DraftSession, Drafter};
+    #[pymodule_export]
     use crate::kernels::{apply_bitmask, sample, top_k};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
