@@ -8,7 +8,8 @@ import numpy as np
 
 from tokamask import _core
 from tokamask.errors import ShapeError
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_kernel, output, per_row
+from tokamask.gpu.arrays import is_cuda
+from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output, per_row
 
 
 def _check_mask(shapes: Shapes, bitmask: Any, rows: Any) -> None:
@@ -47,14 +48,14 @@ def apply_bitmask(logits: Any, bitmask: Any, rows: Any = None) -> None:
     [[0.0, -inf, 0.0]]
 
     """
+    if is_cuda(logits):
+        cuda_function("sampling", "apply_bitmask", logits)(logits, bitmask, rows)
+        return
     shapes = Shapes()
     shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
     _check_mask(shapes, bitmask, rows)
-    if shapes.cuda:
-        cuda_kernel("apply_bitmask")(logits, bitmask, rows)
-    else:
-        chosen = None if rows is None else as_numpy(rows)
-        _core.apply_bitmask(as_numpy(logits), as_numpy(bitmask), chosen)
+    chosen = None if rows is None else as_numpy(rows)
+    _core.apply_bitmask(as_numpy(logits), as_numpy(bitmask), chosen)
 
 
 def sample(
@@ -112,6 +113,11 @@ def sample(
     ([0, 0], [0.0, 0.0])
 
     """
+    if is_cuda(logits):
+        laws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+        masks = {"bitmask": bitmask, "rows": rows}
+        run = cuda_function("sampling", "sample", logits)
+        return run(logits, **masks, **laws, seed=seed, step=step, out=out)  # type: ignore[no-any-return]
     shapes = Shapes()
     shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
     if bitmask is not None:
@@ -121,23 +127,21 @@ def sample(
             "rows: expected a bitmask beside them", name="rows", expected="a bitmask", got="none"
         )
     batch = shapes["batch"]
-    streams = np.zeros(batch, np.uint32) if getattr(seed, "shape", ()) else np.arange(batch, dtype=np.uint32)
-    arguments = (
-        bitmask,
-        rows,
-        per_row("temperature", temperature, batch, "float32", logits),
-        per_row("top_k", top_k, batch, "int32", logits),
-        per_row("top_p", top_p, batch, "float32", logits),
-        per_row("min_p", min_p, batch, "float32", logits),
-        per_row("seed", seed, batch, "uint64", logits),
-        per_row("stream", streams, batch, "uint32", logits),
-        per_row("step", step, batch, "uint64", logits),
-    )
+    one_seed = not getattr(seed, "shape", ())
     tokens = output("out[0]", out and out[0], logits, (batch,), "int32")
     logprobs = output("out[1]", out and out[1], logits, (batch,), "float32")
-    if shapes.cuda:
-        cuda_kernel("sample")(logits, *arguments, tokens, logprobs)
-    else:
-        views: Any = (None if a is None else as_numpy(a) for a in (*arguments, tokens, logprobs))
-        _core.sample(as_numpy(logits), *views)
+    _core.sample(
+        as_numpy(logits),
+        None if bitmask is None else as_numpy(bitmask),
+        None if rows is None else as_numpy(rows),
+        per_row("temperature", temperature, batch, "float32"),
+        per_row("top_k", top_k, batch, "int32"),
+        per_row("top_p", top_p, batch, "float32"),
+        per_row("min_p", min_p, batch, "float32"),
+        per_row("seed", seed, batch, "uint64"),
+        np.arange(batch, dtype=np.uint32) if one_seed else np.zeros(batch, np.uint32),
+        per_row("step", step, batch, "uint64"),
+        as_numpy(tokens),
+        as_numpy(logprobs),
+    )
     return tokens, logprobs

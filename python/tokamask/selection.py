@@ -6,7 +6,8 @@ from typing import Any
 
 from tokamask import _core
 from tokamask.errors import ShapeError
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_kernel, output
+from tokamask.gpu.arrays import is_cuda
+from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output
 
 
 def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
@@ -38,6 +39,8 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
     [[1, 2]]
 
     """
+    if is_cuda(scores):
+        return cuda_function("selection", "top_k", scores)(scores, k, lengths=lengths, out=out)
     shapes = Shapes()
     shapes.check("scores", scores, FLOATS, "rows", "n")
     if lengths is not None:
@@ -45,8 +48,5 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
     if k < 0:
         raise ShapeError(f"k: expected 0 or more, got {k}", name="k", expected="0 or more", got=str(k))
     selected = output("out", out, scores, (shapes["rows"], k), "int32")
-    if shapes.cuda:
-        cuda_kernel("top_k")(scores, k, lengths, selected)
-    else:
-        _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), as_numpy(selected))
+    _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), as_numpy(selected))
     return selected

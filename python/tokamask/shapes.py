@@ -1,12 +1,13 @@
-"""What every array function does first: check types and shapes once, tell the device, allocate outputs.
+"""What every array function does first: choose by device, check types and shapes once, allocate outputs.
 
-numpy and torch-CPU arrays go to the compiled core, CUDA arrays (torch, CuPy) to the function of the same name in
-``tokamask.gpu``, called with the checked arguments in the order of the reference function, then the outputs. torch is looked
-at only where a tensor came in, so neither torch nor CuPy need be installed.
+numpy and torch-CPU arrays go to the compiled core; CUDA arrays (torch, CuPy) go, unchecked, to the function of the same name
+in ``tokamask.gpu``, with the same arguments. torch is looked at only where a tensor came in, so neither torch nor CuPy need be
+installed.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -16,21 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tokamask.errors import KernelError, ShapeError
+from tokamask.gpu.arrays import is_cuda
 
 FLOATS = ("float32", "float16", "bfloat16")
 """Types of scores, queries, keys and values. In numpy, bfloat16 is uint16: its bits."""
 
 
 def library(array: Any) -> str:
-    """``"numpy"``, ``"torch"`` or ``"cupy"`` by the array's type; "" for anything else."""
+    """``"numpy"`` or ``"torch"`` by the array's type; "" for anything else, CUDA tensors included."""
     name = type(array).__module__.partition(".")[0]
-    return name if name in ("numpy", "torch", "cupy") and hasattr(array, "shape") else ""
-
-
-def is_cuda(array: Any) -> bool:
-    """True for arrays on a CUDA device."""
-    kind = library(array)
-    return kind == "cupy" or (kind == "torch" and array.is_cuda)
+    return name if name in ("numpy", "torch") and hasattr(array, "shape") and not is_cuda(array) else ""
 
 
 def dtype_name(array: Any) -> str:
@@ -41,9 +37,10 @@ def dtype_name(array: Any) -> str:
 
 def describe(array: Any) -> str:
     """``int64 [4, 8]``, or the Python type of what is no array."""
-    if not library(array):
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         return type(array).__name__
-    return f"{dtype_name(array)} {list(array.shape)}"
+    on = "cuda " if is_cuda(array) else ""
+    return f"{on}{dtype_name(array)} {list(array.shape)}"
 
 
 def refuse(name: str, expected: str, array: Any) -> ShapeError:
@@ -57,17 +54,12 @@ class Shapes:
 
     def __init__(self, **sizes: int) -> None:
         self.sizes = sizes
-        self.cuda: bool | None = None
 
     def __getitem__(self, dimension: str) -> int:
         return self.sizes[dimension]
 
     def check(self, name: str, array: Any, dtypes: tuple[str, ...], *dimensions: str | int) -> None:
-        """Binds or compares the dimensions of an array, its type and its device.
-
-        A dimension is a name or a number. Arrays must be C-contiguous, except that those of ``FLOATS`` may have strides
-        between rows (their last dimension is contiguous).
-        """
+        """Binds or compares the dimensions of a CPU array, each a name or a number, and its type."""
         fits = bool(library(array)) and dtype_name(array) in dtypes and len(array.shape) == len(dimensions)
         if fits:
             for dimension, size in zip(dimensions, array.shape, strict=True):
@@ -82,11 +74,6 @@ class Shapes:
         for dimension, size in zip(dimensions, array.shape, strict=True):
             if isinstance(dimension, str):
                 self.sizes[dimension] = int(size)
-        cuda = is_cuda(array)
-        if self.cuda is None:
-            self.cuda = cuda
-        elif self.cuda != cuda:
-            raise refuse(name, "an array on the same device as the first one", array)
 
 
 def as_numpy(array: Any) -> npt.NDArray[Any]:
@@ -100,57 +87,37 @@ def as_numpy(array: Any) -> npt.NDArray[Any]:
 
 
 def allocate(like: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """An uninitialised array in the library and on the device of ``like``."""
-    kind = library(like)
-    if kind == "torch":
+    """An uninitialised array in the library of ``like``."""
+    if library(like) == "torch":
         torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
-    module = np if kind == "numpy" else sys.modules["cupy"]
-    return module.empty(shape, dtype="uint16" if dtype == "bfloat16" else dtype)
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+    return np.empty(shape, "uint16" if dtype == "bfloat16" else dtype)
 
 
 def output(name: str, out: Any, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """``out`` if it is given and fits, else a new array like ``like``."""
+    """``out`` if it is given and fits, else a new array in the library of ``like``."""
     if out is None:
         return allocate(like, shape, dtype)
-    fits = library(out) == library(like) and dtype_name(out) == dtype and tuple(out.shape) == shape
-    if not fits or is_cuda(out) != is_cuda(like):
-        raise refuse(name, f"{dtype} {list(shape)} beside the inputs", out)
+    if library(out) != library(like) or dtype_name(out) != dtype or tuple(out.shape) != shape:
+        raise refuse(name, f"{dtype} {list(shape)} in the library of the inputs", out)
     return out
 
 
-def per_row(name: str, value: Any, batch: int, dtype: str, like: Any) -> Any:
-    """One number per row, beside ``like``: a number is repeated, an array is checked.
-
-    On CUDA a CUDA array passes as it is (torch: int64 and int32 stand for uint64 and uint32); anything else is copied there.
-    """
-    expected = f"{dtype} [batch={batch}] or a number"
-    if library(value):
-        if tuple(value.shape) not in ((), (batch,)):
-            raise refuse(name, expected, value)
-        if is_cuda(value):
-            if not is_cuda(like) or dtype_name(value).lstrip("u") != dtype.lstrip("u"):
-                raise refuse(name, f"{expected} beside the inputs", value)
-            return value
-        value = as_numpy(value)
-    try:
-        rows = np.ascontiguousarray(np.broadcast_to(np.asarray(value), batch), dtype)
-    except (ValueError, TypeError, OverflowError):
-        raise refuse(name, expected, value) from None
-    return to_device(rows, like) if is_cuda(like) else rows
+def per_row(name: str, value: Any, batch: int, dtype: str) -> npt.NDArray[Any]:
+    """One number per row: a number is repeated, an array is checked."""
+    if type(value) in (int, float):
+        try:
+            return np.full(batch, value, dtype)
+        except (ValueError, OverflowError):
+            pass
+    elif library(value) and tuple(value.shape) in ((), (batch,)):
+        return np.ascontiguousarray(np.broadcast_to(as_numpy(value), batch), dtype)
+    raise refuse(name, f"{dtype} [batch={batch}] or a number", value)
 
 
-def to_device(array: npt.NDArray[Any], like: Any) -> Any:
-    """A copy of a numpy array on the CUDA device of ``like``, in its library."""
-    if library(like) == "torch":
-        signed = array.view(array.dtype.str.replace("u", "i")) if array.dtype.kind == "u" else array
-        return sys.modules["torch"].from_numpy(signed).to(like.device)
-    return sys.modules["cupy"].asarray(array)
-
-
-def cuda_kernel(name: str) -> Callable[..., Any]:
-    """The function of that name in ``tokamask.gpu``."""
-    kernel = getattr(importlib.import_module("tokamask.gpu"), name, None)
-    if kernel is None:
+def cuda_function(module: str, name: str, array: Any) -> Callable[..., Any]:
+    """The function of ``tokamask.gpu.<module>`` for the device of the array."""
+    function = getattr(importlib.import_module(f"tokamask.gpu.{module}"), name, None)
+    if function is None:
         raise KernelError(f"{name} has no CUDA kernel: move its arrays to the CPU", kernel=name, arch="cuda")
-    return kernel  # type: ignore[no-any-return]
+    return functools.partial(function, importlib.import_module("tokamask.gpu").device_of(array))
