@@ -3,7 +3,7 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import errors, sampling, selection, train
+from tokamask import errors, sampling, selection
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.ragged import Ragged
@@ -22,7 +22,6 @@ __all__ = [
     "errors",
     "sampling",
     "selection",
-    "train",
     "verify_greedy",
     "verify_sampled",
 ]

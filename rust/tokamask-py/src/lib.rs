@@ -10,7 +10,6 @@ mod draft;
 mod errors;
 mod kernels;
 mod tokenizer;
-mod train;
 mod vocabulary;
 
 use pyo3::prelude::*;
@@ -26,8 +25,6 @@ mod _core {
     use crate::kernels::{apply_bitmask, sample, top_k};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
-    #[pymodule_export]
-    use crate::train::{check_counts, merge_counts, train_bpe, PretokenCounter};
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }

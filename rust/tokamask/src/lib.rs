@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! draft -> mask -> grammar -> vocabulary -> ids, error
-//! train -> tokenizer -> bpe, models, text, formats -> vocabulary
+//! tokenizer -> bpe, models, text, formats -> vocabulary
 //! kernels -> error
 //! ```
 //!
@@ -19,5 +19,4 @@ pub mod ids;
 pub mod kernels;
 pub mod text;
 pub mod tokenizer;
-pub mod train;
 pub mod vocabulary;
