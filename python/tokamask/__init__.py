@@ -3,7 +3,7 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import errors, sampling, selection
+from tokamask import attention, errors, sampling, selection
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.ragged import Ragged
@@ -19,6 +19,7 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "apply_bitmask",
+    "attention",
     "errors",
     "sampling",
     "selection",

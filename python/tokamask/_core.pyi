@@ -142,4 +142,30 @@ def sample(
     tokens: _Array,
     logprobs: _Array,
 ) -> None: ...
+def decode(
+    q: _Array,
+    k_cache: _Array,
+    v_cache: _Array,
+    page_table: _Array,
+    selected: _Array | None,
+    seq_lens: _Array,
+    scale: float,
+    sinks: _Array | None,
+    out: _Array,
+    lse: _Array,
+) -> None: ...
+def tree_decode(
+    q: _Array,
+    k_cache: _Array,
+    v_cache: _Array,
+    page_table: _Array,
+    tree_mask: _Array,
+    k_tree: _Array,
+    v_tree: _Array,
+    seq_lens: _Array,
+    scale: float,
+    out: _Array,
+    lse: _Array,
+) -> None: ...
+def merge_states(v: _Array, lse: _Array, out: _Array, lse_out: _Array) -> None: ...
 def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: ...

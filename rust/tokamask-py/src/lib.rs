@@ -22,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use crate::draft::{DraftSession, Drafter};
     #[pymodule_export]
-    use crate::kernels::{apply_bitmask, sample, top_k};
+    use crate::kernels::{apply_bitmask, decode, merge_states, sample, top_k, tree_decode};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
