@@ -213,8 +213,19 @@ def tree_decode(
     sizes = shapes["batch"], shapes["nodes"], shapes["num_q_heads"]
     out = output("out", out, q, (*sizes, shapes["v_dim"]), dtype_name(q))
     lse = output("lse", None, q, sizes, "float32")
-    arrays = (q, k_cache, v_cache, page_table, tree_mask, k_tree, v_tree, seq_lens)
-    _core.tree_decode(*map(as_numpy, arrays), _scale(shapes, scale), as_numpy(out), as_numpy(lse))  # type: ignore[call-arg]
+    _core.tree_decode(
+        as_numpy(q),
+        as_numpy(k_cache),
+        as_numpy(v_cache),
+        as_numpy(page_table),
+        as_numpy(tree_mask),
+        as_numpy(k_tree),
+        as_numpy(v_tree),
+        as_numpy(seq_lens),
+        _scale(shapes, scale),
+        as_numpy(out),
+        as_numpy(lse),
+    )
     return (out, lse) if return_lse else out
 
 
