@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 
 import pytest
 
@@ -9,17 +10,16 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("docs_execute", ROOT / "docs" / "execute.py")
+def load(name):
+    """A script of the docs folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-execute = load()
+execute = load("execute")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -47,3 +47,11 @@ def test_untrue_pages_are_found(page, problem):
 def test_true_pages_pass():
     page = "```python\nprint('a b')\n```\n\n```text\na ...\n```\n```console\n$ echo x\nx\n$ echo y z\n...z\n```\n"
     assert execute.run(page, "page.md") == []
+
+
+def test_pictures_show_what_the_code_does_now(smollm2_gguf):
+    drawn = load("pictures").draw()
+    committed = {
+        path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "pictures").glob("*.svg")
+    }
+    assert drawn == committed, "run `python docs/pictures.py` and look at them"

@@ -3,7 +3,7 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import attention, errors, sampling, selection
+from tokamask import attention, errors, sampling, selection, train
 from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.ragged import Ragged
@@ -23,6 +23,7 @@ __all__ = [
     "errors",
     "sampling",
     "selection",
+    "train",
     "verify_greedy",
     "verify_sampled",
 ]

@@ -61,6 +61,11 @@ def _cupy() -> Any:
     return cupy
 
 
+def device_name(index: int = 0) -> str:
+    """What the driver calls a GPU; raises :class:`KernelError` where there is none."""
+    return str(_cupy().cuda.runtime.getDeviceProperties(index)["name"].decode())
+
+
 class CudaDevice:
     """One GPU, for callers of one array library."""
 

@@ -10,6 +10,7 @@ mod draft;
 mod errors;
 mod kernels;
 mod tokenizer;
+mod train;
 mod vocabulary;
 
 use pyo3::prelude::*;
@@ -25,6 +26,8 @@ mod _core {
     use crate::kernels::{apply_bitmask, decode, merge_states, sample, top_k, tree_decode};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
+    #[pymodule_export]
+    use crate::train::{check_counts, merge_counts, train_bpe, PretokenCounter};
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }
