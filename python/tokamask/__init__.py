@@ -3,27 +3,34 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import attention, errors, sampling, selection, train
-from tokamask._core import Drafter, DraftSession, Tokenizer, Vocabulary
+from tokamask import errors, sampling, selection
+from tokamask._core import CompiledGrammar, Drafter, DraftSession, Matcher, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
+from tokamask.grammar import Grammar, Limits, compile
+from tokamask.matcher import allocate_bitmask, fill_bitmasks
 from tokamask.ragged import Ragged
 from tokamask.sampling import apply_bitmask
 
 __version__ = "0.1.0"
 __all__ = [
+    "CompiledGrammar",
     "DraftSession",
     "DraftTree",
     "Drafter",
+    "Grammar",
+    "Limits",
+    "Matcher",
     "Ragged",
     "Tokenizer",
     "Vocabulary",
     "__version__",
+    "allocate_bitmask",
     "apply_bitmask",
-    "attention",
+    "compile",
     "errors",
+    "fill_bitmasks",
     "sampling",
     "selection",
-    "train",
     "verify_greedy",
     "verify_sampled",
 ]

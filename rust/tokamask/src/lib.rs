@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! draft -> mask -> grammar -> vocabulary -> ids, error
-//! train -> tokenizer -> bpe, models, text, formats -> vocabulary
+//! tokenizer -> bpe, models, text, formats -> vocabulary
 //! kernels -> error
 //! ```
 //!
@@ -15,9 +15,10 @@ pub mod bpe;
 pub mod draft;
 pub mod error;
 pub mod formats;
+pub mod grammar;
 pub mod ids;
 pub mod kernels;
+pub mod mask;
 pub mod text;
 pub mod tokenizer;
-pub mod train;
 pub mod vocabulary;

@@ -4,8 +4,8 @@ use super::context::{mix, Context, REACH};
 
 /// Occurrences looked at for one context.
 pub const OCCURRENCES: usize = 16;
-/// Links followed at most along one chain, other contexts of the same bucket included.
-const STEPS: usize = 16;
+/// Links followed at most, other contexts of the same bucket included.
+const STEPS: usize = 24;
 
 /// A place where the end of a context stood before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +112,7 @@ impl History {
                 found.push(Occurrence { position: place.position + 1, length });
             }
         }
-        // A list that was not cut short holds every place of two tokens or more; then only single tokens are new.
-        if ahead == 0 || above.len() >= OCCURRENCES {
-            self.walk(&self.long, newest_first, end, found);
-        }
+        self.walk(&self.long, newest_first, end, found);
         self.walk(&self.short, newest_first, end, found);
         found.sort_unstable_by_key(|place| std::cmp::Reverse(place.position));
     }
@@ -125,8 +122,9 @@ impl History {
             return;
         }
         let mut at = chain.heads[chain.bucket(newest_first.iter().copied())];
+        let mut added = 0;
         for _ in 0..STEPS {
-            if at == 0 || found.len() >= OCCURRENCES {
+            if at == 0 || found.len() >= OCCURRENCES || added >= 12 {
                 return;
             }
             let position = at - 1;
@@ -138,6 +136,7 @@ impl History {
             let length = older.zip(newest_first).take_while(|(a, b)| a == b).count();
             if length >= chain.order {
                 found.push(Occurrence { position, length: length as u32 });
+                added += 1;
             }
         }
     }

@@ -3,15 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::calibration::logistic;
-use super::candidates::Candidates;
-use super::context::Context;
+use super::context::{Context, ORDERS};
 use super::drafter::{Drafter, Shared};
-use super::evidence::Evidence;
-use super::frequent::Frequent;
+use super::evidence::{Evidence, CANDIDATES};
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::Recycled;
-use super::sources::{self, COMMON_RANKS};
+use super::sources;
 use super::tree::{Choice, DraftTree};
 
 /// Likeliest tokens after each of some positions, `width` for each, best first.
@@ -53,7 +50,6 @@ pub struct DraftSession {
 #[derive(Debug, Default)]
 struct Scratch {
     evidence: Evidence,
-    candidates: Candidates,
     found: Vec<Occurrence>,
     places: Vec<Occurrence>,
     expanded: Vec<Option<Expanded>>,
@@ -119,7 +115,7 @@ impl DraftSession {
 
     fn observe(&mut self, shared: &mut Shared, token: u32) {
         let context = Context::of(self.history.tokens());
-        let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
+        let Scratch { evidence, found, .. } = &mut self.scratch;
         self.history.find(&context, 0, &[], found);
         sources::gather(
             &context,
@@ -130,17 +126,13 @@ impl DraftSession {
             shared.recycled.as_ref(),
             evidence,
         );
-        shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
-        for hash in context.hashes().into_iter().flatten() {
+        shared.calibration.learn(evidence, token);
+        let (hashes, known) = context.hashes();
+        for &hash in &hashes[..known.min(ORDERS.len())] {
             shared.counts.add(hash, token);
         }
-        shared.frequent.add(token);
         self.history.push(token);
     }
-}
-
-fn common(frequent: &Frequent) -> &[u32] {
-    &frequent.top()[..frequent.top().len().min(COMMON_RANKS)]
 }
 
 impl Scratch {
@@ -201,28 +193,26 @@ impl Scratch {
             evidence,
         );
         self.expanded[(node + 1) as usize] = Some(place);
+        let mut probs = [0.0; CANDIDATES];
+        shared.calibration.probabilities(evidence, &mut probs);
         if self.queue.len() > remaining {
             self.queue.drain(..self.queue.len() - remaining);
         }
-        let least = if self.queue.len() == remaining { self.queue[0].prob / prob } else { 0.0 };
-        let least_score = (least / (1.0 - least)).ln(); // minus infinity where anything goes
-        let candidates = &mut self.candidates;
-        let total = shared.calibration.score(evidence, common(&shared.frequent), least_score, candidates);
-        let prob = prob / total.max(1.0);
-        for i in 0..candidates.len {
-            if candidates.scores[i] <= least_score {
-                continue;
-            }
-            let prob = prob * logistic(candidates.scores[i]);
+        for (i, p) in probs.iter().enumerate().take(evidence.len) {
+            let choice = Choice {
+                token: evidence.tokens[i],
+                parent: node,
+                prob: p * prob,
+                source: evidence.source(i),
+            };
             if self.queue.len() == remaining {
-                if self.queue[0].prob >= prob {
+                if self.queue[0].prob >= choice.prob {
                     continue;
                 }
                 self.queue.remove(0);
             }
-            let at = self.queue.partition_point(|queued| queued.prob < prob);
-            let (token, source) = (candidates.tokens[i], candidates.sources[i]);
-            self.queue.insert(at, Choice { token, parent: node, prob, source });
+            let at = self.queue.partition_point(|queued| queued.prob < choice.prob);
+            self.queue.insert(at, choice);
         }
     }
 }

@@ -13,7 +13,6 @@
 #![allow(clippy::doc_markdown)]
 
 pub mod array;
-pub mod attention;
 pub mod bitmask;
 mod blocks;
 pub mod exp2;

@@ -4,4 +4,3 @@ pub mod added;
 pub mod alphabet;
 pub mod pattern;
 pub mod pretokenizer;
-pub mod rule;

@@ -1,6 +1,9 @@
 //! Tokens and their bytes: the one thing that tokenizers and matchers share.
 
-use std::sync::Arc;
+pub mod trie;
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
@@ -29,6 +32,7 @@ pub struct Vocabulary {
     tokens: Arc<TokenTable>,
     eos_ids: Vec<TokenId>,
     vocab_size: usize,
+    derived: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The part that copies with other end-of-sequence ids or another size share.
@@ -102,7 +106,7 @@ impl Vocabulary {
             }
         }
         let tokens = TokenTable { arena, offsets, present, special: is_special, special_tokens, by_bytes };
-        Ok(Self { tokens: Arc::new(tokens), eos_ids, vocab_size })
+        Ok(Self { tokens: Arc::new(tokens), eos_ids, vocab_size, derived: Arc::default() })
     }
 
     /// The number of ids as the logits see them: holes, special tokens and padding included.
@@ -162,6 +166,13 @@ impl Vocabulary {
             .filter_map(|id| Some((id, self.bytes(id)?)))
     }
 
+    /// What a layer above computes from the vocabulary once and keeps as long as it lives (the
+    /// tables of masks). Only one type can be kept: the first.
+    pub(crate) fn derived<T: Any + Send + Sync>(&self, build: impl FnOnce() -> T) -> Option<Arc<T>> {
+        let kept = self.derived.get_or_init(|| Arc::new(build()));
+        Arc::clone(kept).downcast().ok()
+    }
+
     /// A copy with other end-of-sequence ids or with logits wider than the tokens; token bytes are
     /// shared. A size below the number of tokens is refused.
     pub fn with(
@@ -180,7 +191,7 @@ impl Vocabulary {
         if let Some(id) = eos_ids.iter().find(|id| id.index() >= vocab_size) {
             return Err(VocabularyError::new(format!("end-of-sequence id {id} is outside {vocab_size}")));
         }
-        Ok(Self { tokens: Arc::clone(&self.tokens), eos_ids, vocab_size })
+        Ok(Self { tokens: Arc::clone(&self.tokens), eos_ids, vocab_size, derived: Arc::default() })
     }
 }
 

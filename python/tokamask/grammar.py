@@ -1,0 +1,180 @@
+"""Grammars: what generated text must match, and how to make it ready for a vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tokamask import _core
+from tokamask.errors import GrammarError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Grammar", "Limits", "compile"]
+
+#: Longest run of white space between the parts of a JSON value where any is allowed. Models wander
+#: in unlimited white space.
+WHITESPACE_RUN = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a compiled grammar may cost.
+
+    Parameters
+    ----------
+    row_bytes : int
+        Bytes that its remembered mask rows may take; beyond that they are computed again.
+    threads : int
+        Ways to read a text that may be alive at the same time.
+
+    Examples
+    --------
+    >>> Limits(row_bytes=1 << 20).row_bytes
+    1048576
+
+    """
+
+    row_bytes: int = 64 << 20
+    threads: int = 10_000
+
+
+class Grammar:
+    """What a text must match. Make one with a class method; it knows no vocabulary yet.
+
+    Examples
+    --------
+    >>> tm.Grammar.json_schema({"type": "array", "items": {"enum": ["a", "b"]}})
+    <Grammar from json_schema>
+
+    """
+
+    __slots__ = ("_source", "description")
+
+    def __init__(self, source: _core.GrammarSource, description: str) -> None:
+        self._source = source
+        self.description = description
+
+    @classmethod
+    def json_schema(
+        cls,
+        schema: Mapping[str, Any] | bool | str | type,
+        *,
+        whitespace: Literal["any", "compact"] | int = "any",
+        property_order: Literal["any", "schema"] = "any",
+        format: Literal["assert", "annotate"] = "assert",
+        resources: Mapping[str, Any] | None = None,
+    ) -> Grammar:
+        """JSON texts that a JSON Schema allows.
+
+        Every keyword is enforced or refused by its JSON pointer. Property names are unique. Printable
+        ASCII characters in strings are written plainly, everything else plainly or as an escape.
+
+        Parameters
+        ----------
+        schema : dict, bool, str or pydantic type
+            The schema; a string is JSON text.
+        whitespace : "any", "compact" or int
+            White space between the parts of a value: runs of at most 16, none, or runs of at most so many.
+        property_order : "any" or "schema"
+            Whether properties must come in the order in which the schema declares them.
+        format : "assert" or "annotate"
+            Whether the standard formats are conditions. Others are annotations, named in ``warnings``.
+        resources : dict
+            Other documents that ``$ref`` may name, by URI. Nothing is ever fetched.
+
+        Raises
+        ------
+        GrammarError
+            The schema is malformed; its subclasses name a keyword that is not supported
+            (UnsupportedKeywordError) or a schema that nothing satisfies (UnsatisfiableError).
+
+        """
+        text = _schema_text(schema)
+        if whitespace == "any":
+            space = WHITESPACE_RUN
+        elif whitespace == "compact":
+            space = 0
+        elif isinstance(whitespace, int) and 0 <= whitespace < 1 << 16:
+            space = whitespace
+        else:
+            raise ValueError(f"whitespace: expected 'any', 'compact' or a count, got {whitespace!r}")
+        for name, value, known in (
+            ("property_order", property_order, ("any", "schema")),
+            ("format", format, ("assert", "annotate")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {known}, got {value!r}")
+        others = [(uri, _schema_text(value)) for uri, value in (resources or {}).items()]
+        source = _core.read_json_schema(text, space, property_order == "schema", format == "assert", others)
+        return cls(source, "json_schema")
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """Texts that match a regular expression as a whole.
+
+        The dialect is that of JSON Schema (ECMA 262 without what is not regular); ``a&b`` is what both
+        match and ``~a`` everything that ``a`` does not match.
+        """
+        return cls(_core.read_regex(pattern), "regex")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was read as an annotation though it might have been meant as a condition."""
+        return self._source.warnings
+
+    def __repr__(self) -> str:
+        return f"<Grammar from {self.description}>"
+
+
+def _schema_text(schema: Any) -> str:
+    if isinstance(schema, str):
+        return schema
+    if isinstance(schema, bool | Mapping):
+        try:
+            return json.dumps(schema, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GrammarError(f"the schema is not JSON: {error}") from error
+    if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
+        return json.dumps(schema.model_json_schema(), ensure_ascii=False)
+    if hasattr(schema, "json_schema"):  # a pydantic TypeAdapter
+        return json.dumps(schema.json_schema(), ensure_ascii=False)
+    raise GrammarError(
+        f"expected a schema as a dict, JSON text or pydantic type, got {type(schema).__name__}"
+    )
+
+
+def compile(
+    grammar: Grammar, vocabulary: _core.Vocabulary, *, limits: Limits | None = None
+) -> _core.CompiledGrammar:
+    """Makes a grammar ready for a vocabulary.
+
+    Parameters
+    ----------
+    grammar : Grammar
+        What to match.
+    vocabulary : Vocabulary
+        The tokens; it must know its end-of-sequence ids.
+    limits : Limits
+        Bounds on memory and work.
+
+    Raises
+    ------
+    VocabularyError
+        The vocabulary names no end of sequence.
+
+    Examples
+    --------
+    >>> vocabulary = tm.Vocabulary([b"a", b"ab", b"</s>"], special={"</s>": 2}, eos_ids=[2])
+    >>> matcher = tm.compile(tm.Grammar.regex("(ab)+"), vocabulary).matcher()
+    >>> matcher.is_allowed(1), matcher.is_allowed(2)
+    (True, False)
+
+    """
+    limits = limits or Limits()
+    return _core.compile_grammar(
+        grammar._source, vocabulary, row_bytes=limits.row_bytes, threads=limits.threads
+    )

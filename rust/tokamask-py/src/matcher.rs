@@ -1,0 +1,290 @@
+//! `tokamask.CompiledGrammar` and `tokamask.Matcher`.
+
+use bytemuck::cast_slice_mut;
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use tokamask::ids::TokenId;
+use tokamask::mask;
+
+use crate::arrays::{shape_error, to_numpy};
+use crate::errors::Result;
+use crate::grammar::GrammarSource;
+use crate::vocabulary::Vocabulary;
+
+/// A grammar made ready for one vocabulary. Immutable and thread-safe; make one with
+/// :func:`tokamask.compile`.
+///
+/// Examples
+/// --------
+/// >>> vocabulary = tm.Vocabulary([b"a", b"b", b"</s>"], special={"</s>": 2}, eos_ids=[2])
+/// >>> tm.compile(tm.Grammar.regex("[ab]+"), vocabulary)
+/// <CompiledGrammar for 3 ids>
+#[pyclass(frozen, module = "tokamask", name = "CompiledGrammar")]
+pub struct CompiledGrammar(pub mask::CompiledGrammar);
+
+#[pymethods]
+impl CompiledGrammar {
+    /// A matcher at the beginning of the text.
+    fn matcher(&self) -> Matcher {
+        Matcher(self.0.matcher())
+    }
+
+    /// The vocabulary it was compiled for.
+    #[getter]
+    fn vocabulary(&self) -> Vocabulary {
+        Vocabulary(std::sync::Arc::new(self.0.vocabulary().clone()))
+    }
+
+    /// Number of ids, as the logits see them.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.0.vocabulary().len()
+    }
+
+    /// What was read as an annotation though it might have been meant as a condition.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings().to_vec()
+    }
+
+    /// Bytes of memory that grow with use: states and mask rows.
+    #[getter]
+    fn memory_bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<CompiledGrammar for {} ids>", self.0.vocabulary().len())
+    }
+}
+
+/// The state of one request: what has been accepted, and which tokens may come next.
+///
+/// Made by :meth:`CompiledGrammar.matcher`. Cheap to fork; every accepted token can be taken back.
+///
+/// Examples
+/// --------
+/// >>> vocabulary = tm.Vocabulary([b"a", b"b", b"</s>"], special={"</s>": 2}, eos_ids=[2])
+/// >>> matcher = tm.compile(tm.Grammar.regex("ab"), vocabulary).matcher()
+/// >>> matcher.accept(0)
+/// >>> matcher.mask_row(), matcher.expected()
+/// (array([2], dtype=int32), 'b')
+#[pyclass(module = "tokamask", name = "Matcher")]
+pub struct Matcher(pub mask::Matcher);
+
+/// The rows of a bitmask, checked.
+pub fn mask_rows<'py>(bitmask: &Bound<'py, PyAny>, words: usize) -> Result<PyReadwriteArray2<'py, i32>> {
+    let expected = || format!("int32 [rows, {words}], contiguous and writeable");
+    let rows = bitmask.extract::<PyReadwriteArray2<'py, i32>>();
+    let rows = rows.map_err(|_| shape_error("bitmask", expected(), bitmask))?;
+    let shape = rows.as_array().shape().to_vec();
+    if shape[1] != words || !rows.is_c_contiguous() {
+        return Err(shape_error("bitmask", expected(), bitmask).into());
+    }
+    Ok(rows)
+}
+
+fn ids(list: Vec<u32>) -> Vec<TokenId> {
+    list.into_iter().map(TokenId::new).collect()
+}
+
+#[pymethods]
+impl Matcher {
+    /// Writes the mask of the next token into one row.
+    ///
+    /// Parameters
+    /// ----------
+    /// bitmask : int32 [rows, ceil(vocab_size / 32)]
+    ///     Bit ``v % 32`` of word ``v // 32`` is set for allowed tokens ``v``.
+    /// row : int
+    ///     Which row to write.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     False if every id is allowed, so that the row need not be applied.
+    #[pyo3(signature = (bitmask, row=0))]
+    fn fill_bitmask(&self, py: Python<'_>, bitmask: &Bound<'_, PyAny>, row: usize) -> Result<bool> {
+        let words = self.0.compiled().words();
+        let mut rows = mask_rows(bitmask, words)?;
+        let slice = rows.as_slice_mut().map_err(PyErr::from)?;
+        let Some(out) = slice.chunks_exact_mut(words.max(1)).nth(row) else {
+            return Err(shape_error("bitmask", format!("more than {row} rows"), bitmask).into());
+        };
+        let out = cast_slice_mut(out);
+        Ok(py.detach(|| self.0.fill(out)))
+    }
+
+    /// The mask of the next token as a read-only row, int32 [ceil(vocab_size / 32)].
+    fn mask_row<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i32>>> {
+        let mut row = vec![0i32; self.0.compiled().words()];
+        py.detach(|| self.0.fill(cast_slice_mut(&mut row)));
+        let row = to_numpy(py, row);
+        row.try_readwrite()?.make_nonwriteable();
+        Ok(row)
+    }
+
+    /// Advances by one token.
+    ///
+    /// Raises
+    /// ------
+    /// RejectedTokenError
+    ///     The grammar does not allow the token; the state stays as it was.
+    fn accept(&mut self, token_id: u32) -> Result<()> {
+        Ok(self.0.accept(token_id.into())?)
+    }
+
+    /// Advances as far as the tokens are allowed; returns how many were.
+    fn accept_prefix(&mut self, token_ids: Vec<u32>) -> usize {
+        self.0.accept_prefix(&ids(token_ids))
+    }
+
+    /// True if the token may come next; the state stays as it is.
+    fn is_allowed(&self, token_id: u32) -> bool {
+        self.0.is_allowed(token_id.into())
+    }
+
+    /// Tries tokens in the order given.
+    ///
+    /// Returns
+    /// -------
+    /// (int, int)
+    ///     The place of the first token that may come next, or -1, and the number refused before it.
+    fn first_allowed(&self, py: Python<'_>, token_ids: Vec<u32>) -> (i64, usize) {
+        let list = ids(token_ids);
+        let found = py.detach(|| self.0.first_allowed(&list));
+        found.map_or((-1, list.len()), |i| (i as i64, i))
+    }
+
+    /// Takes back the last ``n`` tokens.
+    ///
+    /// Raises
+    /// ------
+    /// RollbackError
+    ///     Fewer tokens were accepted.
+    #[pyo3(signature = (n=1))]
+    fn rollback(&mut self, n: usize) -> Result<()> {
+        Ok(self.0.rollback(n)?)
+    }
+
+    /// An independent matcher in the same state, with the same history.
+    fn fork(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Back to the beginning of the text.
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    /// Tokens that the grammar leaves no choice about: what must be written next, cut into the longest tokens.
+    fn forced_tokens(&self, py: Python<'_>) -> Vec<u32> {
+        py.detach(|| self.0.forced_tokens()).into_iter().map(TokenId::get).collect()
+    }
+
+    /// True if the text so far is a complete match.
+    fn is_accepting(&self) -> bool {
+        self.0.is_accepting()
+    }
+
+    /// True after an end-of-sequence token.
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+
+    /// What may come next, in words.
+    fn expected(&self) -> String {
+        self.0.expected()
+    }
+
+    /// Number of tokens accepted.
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Writes the masks of a draft tree in one call.
+    ///
+    /// Parameters
+    /// ----------
+    /// bitmask : int32 [n + 1 or more, ceil(vocab_size / 32)]
+    ///     Row 0 is the state now, row ``i + 1`` the state after node ``i``. Rows of nodes that the
+    ///     grammar does not allow are empty.
+    /// tree : DraftTree
+    ///     Anything with ``token_ids`` and ``parents``, int32 [n]; -1 is the root, parents come first.
+    ///
+    /// Returns
+    /// -------
+    /// bool [n]
+    ///     Which nodes the grammar allows.
+    fn fill_tree<'py>(
+        &self,
+        py: Python<'py>,
+        bitmask: &Bound<'py, PyAny>,
+        tree: &Bound<'py, PyAny>,
+    ) -> Result<Bound<'py, PyArray1<bool>>> {
+        let words = self.0.compiled().words();
+        let array = |name: &str| -> Result<PyReadonlyArray1<'py, i32>> {
+            let value = tree.getattr(name)?;
+            let array = value.extract::<PyReadonlyArray1<'py, i32>>();
+            array.map_err(|_| shape_error(&format!("tree.{name}"), "int32 [n]", &value).into())
+        };
+        let (tokens, parents) = (array("token_ids")?, array("parents")?);
+        let (tokens, parents) =
+            (tokens.as_slice().map_err(PyErr::from)?, parents.as_slice().map_err(PyErr::from)?);
+        let ordered = parents.iter().enumerate().all(|(i, &p)| (-1..i as i32).contains(&p));
+        if tokens.len() != parents.len() || !ordered {
+            let value = tree.getattr("parents")?;
+            let expected = format!("int32 [{}], each -1 or an earlier node", tokens.len());
+            return Err(shape_error("tree.parents", expected, &value).into());
+        }
+        let mut rows = mask_rows(bitmask, words)?;
+        let slice = rows.as_slice_mut().map_err(PyErr::from)?;
+        if slice.len() < (tokens.len() + 1) * words {
+            return Err(shape_error("bitmask", format!("at least {} rows", tokens.len() + 1), bitmask).into());
+        }
+        let out = cast_slice_mut(slice);
+        Ok(to_numpy(py, py.detach(|| self.0.fill_tree(tokens, parents, out))))
+    }
+}
+
+/// Makes a grammar ready for a vocabulary.
+#[pyfunction]
+#[pyo3(signature = (source, vocabulary, *, row_bytes, threads))]
+pub fn compile_grammar(
+    py: Python<'_>,
+    source: &GrammarSource,
+    vocabulary: &Vocabulary,
+    row_bytes: usize,
+    threads: usize,
+) -> Result<CompiledGrammar> {
+    let limits = mask::Limits { row_bytes, threads };
+    let grammar = std::sync::Arc::clone(&source.0);
+    let compiled = py.detach(|| mask::CompiledGrammar::new(grammar, &vocabulary.0, limits))?;
+    Ok(CompiledGrammar(compiled))
+}
+
+/// Writes the masks of several matchers, with threads where that pays off.
+#[allow(clippy::needless_pass_by_value)] // what pyo3 extracts
+#[pyfunction]
+#[pyo3(signature = (matchers, bitmask, rows, threads=None))]
+pub fn fill_bitmasks<'py>(
+    py: Python<'py>,
+    matchers: Vec<PyRef<'py, Matcher>>,
+    bitmask: &Bound<'py, PyAny>,
+    rows: Vec<usize>,
+    threads: Option<usize>,
+) -> Result<Bound<'py, PyArray1<bool>>> {
+    let matchers: Vec<mask::Matcher> = matchers.iter().map(|m| m.0.clone()).collect();
+    if rows.len() != matchers.len() {
+        let expected = format!("{} rows, one for each matcher", matchers.len());
+        return Err(shape_error("rows", expected, &rows.into_pyobject(py)?.into_any()).into());
+    }
+    let Some(words) = matchers.first().map(|m| m.compiled().words()) else {
+        return Ok(to_numpy(py, Vec::new()));
+    };
+    let mut array = mask_rows(bitmask, words)?;
+    let slice = array.as_slice_mut().map_err(PyErr::from)?;
+    let out: &mut [u32] = cast_slice_mut(slice);
+    let filled = py.detach(|| mask::fill_batch(&matchers, out, &rows, threads));
+    Ok(to_numpy(py, filled?))
+}

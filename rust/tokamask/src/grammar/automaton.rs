@@ -1,0 +1,564 @@
+//! Conjunctions of patterns as one deterministic automaton over characters, built as it is walked.
+
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, LimitError};
+use crate::grammar::chars::CharSet;
+use crate::grammar::nfa::{Edge, Nfa, NONE};
+use crate::grammar::regex::Regex;
+
+/// The state from which nothing is accepted.
+pub const DEAD: u32 = 0;
+const UNKNOWN: u32 = u32::MAX;
+/// States that an automaton explored ahead may have.
+const MAX_EXPLORED: usize = 20_000;
+
+/// A deterministic automaton over characters. Every state but [`DEAD`] can still accept.
+#[derive(Clone)]
+pub struct Automaton {
+    parts: Vec<Nfa>,
+    classes: Vec<CharSet>,
+    /// First characters of the intervals on which all classes are constant, and their symbols.
+    starts: Vec<u32>,
+    symbols: Vec<u16>,
+    ascii: [u16; 128],
+    /// One character of each symbol; the last symbol is that of surrogates, which never match.
+    representatives: Vec<u32>,
+    sets: Vec<Box<[u32]>>,
+    ids: FxHashMap<Box<[u32]>, u32>,
+    delta: Vec<u32>,
+    accepts: Vec<bool>,
+    start: u32,
+    explored: bool,
+    seen: Vec<u32>,
+    round: u32,
+}
+
+impl Automaton {
+    /// The texts that every pattern with `true` matches as a whole and none with `false` does.
+    pub fn new(patterns: &[(Regex, bool)]) -> Result<Self, Error> {
+        let mut flat = Vec::new();
+        for (regex, positive) in patterns {
+            flatten(regex, *positive, &mut flat);
+        }
+        let mut classes = FxHashMap::default();
+        let mut parts = Vec::new();
+        let mut eager = flat.len() != 1;
+        for (regex, positive) in &flat {
+            eager |= !positive || regex.has_assertion();
+            parts.push(Nfa::new(regex, *positive, &mut classes)?);
+        }
+        let mut list = vec![CharSet::default(); classes.len()];
+        for (set, id) in classes {
+            list[id as usize] = set;
+        }
+        Self::assemble(parts, list, eager)
+    }
+
+    fn assemble(parts: Vec<Nfa>, classes: Vec<CharSet>, eager: bool) -> Result<Self, Error> {
+        let widest = parts.iter().map(|p| p.edges.len()).max().unwrap_or(0);
+        let mut automaton = Self {
+            parts,
+            classes,
+            starts: Vec::new(),
+            symbols: Vec::new(),
+            ascii: [0; 128],
+            representatives: Vec::new(),
+            sets: vec![Box::default()],
+            ids: FxHashMap::default(),
+            delta: Vec::new(),
+            accepts: vec![false],
+            start: DEAD,
+            explored: false,
+            seen: vec![0; widest],
+            round: 0,
+        };
+        automaton.partition();
+        automaton.delta.resize(automaton.representatives.len(), DEAD);
+        let roots: Vec<Vec<u32>> = automaton.parts.iter().map(|p| vec![p.start]).collect();
+        automaton.start = automaton.intern(roots, true);
+        if eager {
+            automaton.explore()?;
+        }
+        Ok(automaton)
+    }
+
+    /// Splits the characters into intervals on which every class is constant.
+    fn partition(&mut self) {
+        let mut cuts = vec![0, 0xd800, 0xe000];
+        for class in &self.classes {
+            for &(low, high) in class.ranges() {
+                cuts.extend([low, high + 1]);
+            }
+        }
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts.retain(|&c| c <= super::chars::MAX_CHAR);
+        let mut by_signature: FxHashMap<Vec<u64>, u16> = FxHashMap::default();
+        let words = self.classes.len().div_ceil(64);
+        for &cut in &cuts {
+            let mut signature = vec![0u64; words + 1];
+            for (i, class) in self.classes.iter().enumerate() {
+                signature[i / 64] |= u64::from(class.has(cut)) << (i % 64);
+            }
+            signature[words] = u64::from((0xd800..0xe000).contains(&cut));
+            let next = by_signature.len() as u16;
+            let symbol = *by_signature.entry(signature).or_insert(next);
+            if symbol == next {
+                self.representatives.push(cut);
+            }
+            self.starts.push(cut);
+            self.symbols.push(symbol);
+        }
+        for c in 0..128 {
+            self.ascii[c as usize] = self.search(c);
+        }
+    }
+
+    fn search(&self, c: u32) -> u16 {
+        self.symbols[self.starts.partition_point(|&s| s <= c) - 1]
+    }
+
+    /// The state before the first character.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// True if nothing is accepted.
+    pub fn is_empty(&self) -> bool {
+        self.start == DEAD
+    }
+
+    /// True if the text so far is accepted.
+    pub fn accepts(&self, state: u32) -> bool {
+        self.accepts[state as usize]
+    }
+
+    /// Number of states built so far.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The state after a character.
+    #[inline]
+    pub fn step(&mut self, state: u32, c: u32) -> u32 {
+        let symbol = if c < 128 { self.ascii[c as usize] } else { self.search(c) };
+        self.step_symbol(state, symbol)
+    }
+
+    #[inline]
+    fn step_symbol(&mut self, state: u32, symbol: u16) -> u32 {
+        let at = state as usize * self.representatives.len() + symbol as usize;
+        let next = self.delta[at];
+        if next == UNKNOWN {
+            self.build_step(state, symbol)
+        } else {
+            next
+        }
+    }
+
+    /// True if some character in `low..=high` can follow.
+    pub fn any_in(&mut self, state: u32, low: u32, high: u32) -> bool {
+        let from = self.starts.partition_point(|&s| s <= low) - 1;
+        let to = self.starts.partition_point(|&s| s <= high);
+        (from..to).any(|i| {
+            let symbol = self.symbols[i];
+            self.step_symbol(state, symbol) != DEAD
+        })
+    }
+
+    /// The states that characters in `low..=high` lead to.
+    pub fn successors(&mut self, state: u32, low: u32, high: u32) -> Vec<u32> {
+        let from = self.starts.partition_point(|&s| s <= low) - 1;
+        let to = self.starts.partition_point(|&s| s <= high);
+        let next = (from..to).map(|i| self.step_symbol(state, self.symbols[i])).collect::<Vec<_>>();
+        next.into_iter().filter(|&q| q != DEAD).collect()
+    }
+
+    #[cold]
+    fn build_step(&mut self, state: u32, symbol: u16) -> u32 {
+        let c = self.representatives[symbol as usize];
+        let mut next: Vec<Vec<u32>> = vec![Vec::new(); self.parts.len()];
+        let mut part = 0;
+        if !(0xd800..0xe000).contains(&c) {
+            for &q in &*self.sets[state as usize] {
+                if q == NONE {
+                    part += 1;
+                } else if let Edge::Class(class, target) = self.parts[part].edges[q as usize] {
+                    if self.classes[class as usize].has(c) {
+                        next[part].push(target);
+                    }
+                }
+            }
+        }
+        let surrogate = (0xd800..0xe000).contains(&c);
+        let to = if surrogate { DEAD } else { self.intern(next, false) };
+        self.delta[state as usize * self.representatives.len() + symbol as usize] = to;
+        to
+    }
+
+    fn intern(&mut self, roots: Vec<Vec<u32>>, at_start: bool) -> u32 {
+        let mut key = Vec::new();
+        let mut accepts = true;
+        for (i, todo) in roots.into_iter().enumerate() {
+            let before = key.len();
+            self.round += 1;
+            let accepted = self.closure(i, todo, at_start, &mut key);
+            let part = &self.parts[i];
+            if part.positive && key.len() == before && !accepted {
+                return DEAD;
+            }
+            accepts &= accepted == part.positive;
+            key[before..].sort_unstable();
+            key.push(NONE);
+        }
+        // The empty text has a state of its own: acceptance may have needed the anchors there.
+        key.push(u32::from(accepts) | u32::from(at_start) << 1);
+        let key: Box<[u32]> = key.into();
+        if let Some(&id) = self.ids.get(&key) {
+            return id;
+        }
+        let id = self.sets.len() as u32;
+        self.ids.insert(key.clone(), id);
+        self.sets.push(key[..key.len() - 1].into());
+        self.accepts.push(accepts);
+        self.delta.resize(self.delta.len() + self.representatives.len(), UNKNOWN);
+        id
+    }
+
+    /// Follows what consumes nothing; returns whether the end of the text may be here.
+    fn closure(&mut self, part: usize, todo: Vec<u32>, at_start: bool, key: &mut Vec<u32>) -> bool {
+        let nfa = &self.parts[part];
+        let round = self.round;
+        let mut accepted = false;
+        let mut todo: Vec<(u32, bool)> = todo.into_iter().map(|q| (q, false)).collect();
+        let mut after_end: Vec<u32> = Vec::new();
+        while let Some((q, ended)) = todo.pop() {
+            if q == NONE || !nfa.live[q as usize] {
+                continue;
+            }
+            if ended {
+                if after_end.contains(&q) {
+                    continue;
+                }
+                after_end.push(q);
+            } else {
+                if self.seen[q as usize] == round {
+                    continue;
+                }
+                self.seen[q as usize] = round;
+            }
+            match nfa.edges[q as usize] {
+                Edge::Split(a, b) => todo.extend([(a, ended), (b, ended)]),
+                Edge::Start(next) if at_start => todo.push((next, ended)),
+                Edge::End(next) => todo.push((next, true)),
+                Edge::Class(..) if !ended => key.push(q),
+                Edge::Start(_) | Edge::Class(..) => {}
+                Edge::Accept => accepted = true,
+            }
+        }
+        accepted
+    }
+
+    /// Builds every state and redirects those that cannot accept to [`DEAD`].
+    pub fn explore(&mut self) -> Result<(), Error> {
+        if self.explored {
+            return Ok(());
+        }
+        let mut at = 1;
+        while at < self.sets.len() {
+            if self.sets.len() > MAX_EXPLORED {
+                return Err(
+                    LimitError { limit: "pattern states".into(), value: self.sets.len() as u64 }.into()
+                );
+            }
+            for symbol in 0..self.representatives.len() {
+                self.step_symbol(at as u32, symbol as u16);
+            }
+            at += 1;
+        }
+        let distances = self.distances();
+        let dead = |q: u32| distances[q as usize] == NONE;
+        for target in &mut self.delta {
+            if dead(*target) {
+                *target = DEAD;
+            }
+        }
+        if dead(self.start) {
+            self.start = DEAD;
+        }
+        self.explored = true;
+        Ok(())
+    }
+
+    /// Characters from each explored state to the nearest accepting one; `u32::MAX` if none.
+    fn distances(&self) -> Vec<u32> {
+        let width = self.representatives.len();
+        let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.sets.len()];
+        for (at, &target) in self.delta.iter().enumerate() {
+            let source = (at / width) as u32;
+            if target != DEAD && target != UNKNOWN && before[target as usize].last() != Some(&source) {
+                before[target as usize].push(source);
+            }
+        }
+        let mut distance = vec![NONE; self.sets.len()];
+        let mut front: Vec<u32> = (0..self.sets.len() as u32).filter(|&q| self.accepts[q as usize]).collect();
+        for &q in &front {
+            distance[q as usize] = 0;
+        }
+        let mut length = 0;
+        while !front.is_empty() {
+            length += 1;
+            let mut next = Vec::new();
+            for q in front {
+                for &p in &before[q as usize] {
+                    if distance[p as usize] == NONE {
+                        distance[p as usize] = length;
+                        next.push(p);
+                    }
+                }
+            }
+            front = next;
+        }
+        distance
+    }
+
+    /// Which numbers of further characters lead from each state to acceptance, up to a bound.
+    pub fn lengths(&mut self, min: u32, max: Option<u32>) -> Result<Lengths, Error> {
+        self.explore()?;
+        let shortest = self.distances();
+        let longest = self.longest();
+        let exact = match max {
+            Some(max) if min > 0 => {
+                let cells = (u64::from(max) + 1) * self.sets.len() as u64;
+                if cells > 20_000_000 {
+                    return Err(
+                        LimitError { limit: "pattern states times maxLength".into(), value: cells }.into()
+                    );
+                }
+                Some(self.exact_lengths(max as usize))
+            }
+            _ => None,
+        };
+        Ok(Lengths { shortest, longest, exact })
+    }
+
+    fn exact_lengths(&self, max: usize) -> Vec<Vec<u64>> {
+        let width = self.representatives.len();
+        let mut out = vec![vec![0u64; max / 64 + 1]; self.sets.len()];
+        let mut current: Vec<bool> = self.accepts.clone();
+        for length in 0..=max {
+            for (q, &reaches) in current.iter().enumerate() {
+                out[q][length / 64] |= u64::from(reaches) << (length % 64);
+            }
+            let step = |q: usize| {
+                self.delta[q * width..(q + 1) * width].iter().any(|&t| t != DEAD && current[t as usize])
+            };
+            current = (0..self.sets.len()).map(|q| q != DEAD as usize && step(q)).collect();
+        }
+        out
+    }
+
+    /// Most characters from each live state to acceptance; `None` if unbounded.
+    fn longest(&self) -> Vec<Option<u32>> {
+        let width = self.representatives.len();
+        let n = self.sets.len();
+        let targets =
+            |q: usize| self.delta[q * width..(q + 1) * width].iter().copied().filter(|&t| t != DEAD);
+        // Peel states all of whose successors are known; what remains lies on or leads to a cycle.
+        let mut known: Vec<Option<u32>> = vec![None; n];
+        known[0] = Some(0);
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for q in (1..n).rev() {
+                if known[q].is_none() {
+                    let best = targets(q)
+                        .map(|t| known[t as usize].map(|l| l + 1))
+                        .try_fold(0, |a, l| l.map(|l| a.max(l)));
+                    if best.is_some() {
+                        known[q] = best;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        known
+    }
+
+    /// The whole automaton as a pattern.
+    pub fn into_table(mut self) -> Result<Regex, Error> {
+        self.explore()?;
+        let width = self.representatives.len();
+        let mut sets = vec![Vec::new(); width];
+        for (i, &symbol) in self.symbols.iter().enumerate() {
+            let last = self.starts.get(i + 1).map_or(super::chars::MAX_CHAR, |s| s - 1);
+            sets[symbol as usize].push((self.starts[i], last));
+        }
+        let sets: Vec<CharSet> = sets.into_iter().map(CharSet::from_ranges).collect();
+        // The start comes first; the rest keeps its place by swapping with state 0, which is dead.
+        let place = |q: u32| {
+            if q == self.start {
+                0
+            } else if q == DEAD {
+                self.start
+            } else {
+                q
+            }
+        };
+        let mut table = vec![(false, Vec::new()); self.sets.len()];
+        for q in 1..self.sets.len() as u32 {
+            let targets = (0..width).map(|symbol| (symbol, self.delta[q as usize * width + symbol]));
+            let edges =
+                targets.filter(|t| t.1 != DEAD).map(|(symbol, t)| (sets[symbol].clone(), place(t))).collect();
+            table[place(q) as usize] = (self.accepts[q as usize], edges);
+        }
+        if self.start == DEAD {
+            table = vec![(false, Vec::new())];
+        }
+        Ok(Regex::Table(table))
+    }
+
+    /// The accepted texts, if they are few and short; for enumerations in disguise.
+    pub fn finite_texts(&mut self, most: usize) -> Option<Vec<String>> {
+        let mut out = Vec::new();
+        let mut steps = 0;
+        let mut todo = vec![(self.start, String::new())];
+        while let Some((q, text)) = todo.pop() {
+            steps += 1;
+            if steps > 8 * most || text.len() > 64 {
+                return None;
+            }
+            if q == DEAD {
+                continue;
+            }
+            if self.accepts(q) {
+                out.push(text.clone());
+            }
+            if out.len() > most {
+                return None;
+            }
+            for i in 0..self.starts.len() {
+                let symbol = self.symbols[i];
+                let next = self.step_symbol(q, symbol);
+                if next == DEAD {
+                    continue;
+                }
+                let last = self.starts.get(i + 1).map_or(super::chars::MAX_CHAR, |s| s - 1);
+                if (last - self.starts[i]) as usize > most {
+                    return None;
+                }
+                for c in self.starts[i]..=last {
+                    todo.push((next, text.chars().chain(char::from_u32(c)).collect()));
+                }
+            }
+        }
+        out.sort();
+        Some(out)
+    }
+
+    /// True if the whole text is accepted.
+    pub fn matches(&mut self, text: &str) -> bool {
+        let end = text.chars().fold(self.start, |q, c| self.step(q, c.into()));
+        self.accepts(end)
+    }
+
+    /// The characters that keep the automaton in a state.
+    pub fn self_loop(&mut self, state: u32) -> CharSet {
+        let mut ranges = Vec::new();
+        for i in 0..self.starts.len() {
+            if self.step_symbol(state, self.symbols[i]) == state {
+                let last = self.starts.get(i + 1).map_or(super::chars::MAX_CHAR, |s| s - 1);
+                ranges.push((self.starts[i], last));
+            }
+        }
+        CharSet::from_ranges(ranges)
+    }
+}
+
+/// What lengths lead from each state to acceptance.
+pub struct Lengths {
+    shortest: Vec<u32>,
+    longest: Vec<Option<u32>>,
+    exact: Option<Vec<Vec<u64>>>,
+}
+
+impl Lengths {
+    /// True if from `state`, after `count` characters, an accepted text of `min..=max` characters can follow.
+    pub fn possible(&self, state: u32, count: u32, min: u32, max: Option<u32>) -> bool {
+        let state = state as usize;
+        let least = min.saturating_sub(count);
+        let Some(max) = max else { return self.longest[state].is_none_or(|longest| longest >= least) };
+        let Some(most) = max.checked_sub(count) else { return false };
+        match &self.exact {
+            Some(exact) => (least..=most).any(|l| exact[state][l as usize / 64] >> (l % 64) & 1 == 1),
+            None => self.shortest[state] <= most,
+        }
+    }
+}
+
+/// Top-level complements and intersections become signs and parts.
+fn flatten(regex: &Regex, positive: bool, out: &mut Vec<(Regex, bool)>) {
+    match regex {
+        Regex::Not(inner) => flatten(inner, !positive, out),
+        Regex::All(parts) if positive => parts.iter().for_each(|part| flatten(part, true, out)),
+        _ => out.push((regex.clone(), positive)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grammar::regex::{parse, Dialect};
+    use proptest::prelude::*;
+
+    fn searched(pattern: &str) -> Automaton {
+        let regex = parse(pattern, Dialect::Ecma).expect("a pattern").searched();
+        Automaton::new(&[(regex, true)]).expect("an automaton")
+    }
+
+    proptest! {
+        #[test]
+        fn search_agrees_with_regex_automata(pattern in r"[\^]?([ab.]|\[a-c\]|\(a\|b\$?\)|[ab][*+?]|\(ab\)\{1,2\}){0,5}[$]?", text in "[abcd]{0,6}") {
+            let rival = regex_automata::meta::Regex::new(&pattern).expect("a pattern");
+            prop_assert_eq!(searched(&pattern).matches(&text), rival.is_match(&text), "{} on {}", pattern, text);
+        }
+
+        #[test]
+        fn conjunctions_and_complements(text in "[abc]{0,7}") {
+            let parts: Vec<Regex> = ["^a", "b.*b", "cc"].iter().map(|p| parse(p, Dialect::Ecma).expect("a pattern").searched()).collect();
+            let mut product = Automaton::new(&[(parts[0].clone(), true), (parts[1].clone(), true), (parts[2].clone(), false)]).expect("fits");
+            let expected = text.starts_with('a') && text.matches('b').count() > 1 && !text.contains("cc");
+            prop_assert_eq!(product.matches(&text), expected);
+            let mut extended = Automaton::new(&[(parse("a(~(.*cc.*)&.*b.*)", Dialect::Extended).expect("a pattern"), true)]).expect("fits");
+            let tail = text.strip_prefix('a');
+            prop_assert_eq!(extended.matches(&text), tail.is_some_and(|t| !t.contains("cc") && t.contains('b')));
+        }
+    }
+
+    #[test]
+    fn contradictions_are_empty() {
+        assert!(searched("a^b").is_empty());
+        assert!(searched("$a").is_empty());
+        let parts = ["^a", "^b"].map(|p| (parse(p, Dialect::Ecma).expect("a pattern").searched(), true));
+        assert!(Automaton::new(&parts).expect("fits").is_empty());
+    }
+
+    #[test]
+    fn lengths_know_periods() {
+        let mut a = searched("^(aaa)*$");
+        let lengths = a.lengths(4, Some(5)).expect("fits");
+        assert!(!lengths.possible(a.start(), 0, 4, Some(5)));
+        let lengths = a.lengths(4, Some(6)).expect("fits");
+        assert!(lengths.possible(a.start(), 0, 4, Some(6)));
+    }
+
+    #[test]
+    fn finite_languages_are_listed() {
+        assert_eq!(
+            searched("^(a|b)c?$").finite_texts(10),
+            Some(vec!["a".into(), "ac".into(), "b".into(), "bc".into()])
+        );
+        assert_eq!(searched("^a*$").finite_texts(10), None);
+    }
+}

@@ -1,0 +1,347 @@
+//! Clauses of objects and arrays to nodes.
+
+use std::sync::Arc;
+
+use crate::error::{Error, LimitError};
+use crate::grammar::automaton::Automaton;
+use crate::grammar::chars::CharSet;
+use crate::grammar::json_schema::clause::{clauses, Clause, Unevaluated};
+use crate::grammar::json_schema::formula::{Literal, Type, Witness};
+use crate::grammar::json_schema::lower::{Conjunction, Lowering};
+use crate::grammar::regex::{self, Regex};
+use crate::grammar::words::WordTrie;
+use crate::grammar::{Array, Choice, Counter, FreeKeys, KeyMode, Node, NodeId, Object, NO_NODE, UNBOUNDED};
+
+/// Kinds of names that patterns split the undeclared names of one object into.
+const MAX_NAME_KINDS: usize = 64;
+
+/// Names of other properties of one kind: what they match, and what the values satisfy.
+type NameKind<'a> = (Conjunction, Vec<Literal<'a>>);
+
+impl<'a> Lowering<'a, '_> {
+    /// True if a property name satisfies a goal.
+    fn name_allowed(&mut self, name: &str, names: &[Literal<'a>]) -> Result<bool, Error> {
+        if names.is_empty() {
+            return Ok(true);
+        }
+        for clause in clauses(self, names, Type::String)? {
+            let length = name.chars().count();
+            let fits = length >= clause.min_length as usize
+                && clause.max_length.is_none_or(|max| length <= max as usize);
+            let listed = clause.texts.as_ref().is_none_or(|texts| texts.contains(&name));
+            if fits && listed {
+                let parts = self.string_parts(&clause);
+                if parts.is_empty() {
+                    return Ok(true);
+                }
+                let automaton = self.automaton(parts)?;
+                if self.automata[automaton as usize].matches(name) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn matches_pattern(&mut self, pattern: u32, name: &str) -> Result<bool, Error> {
+        let parts = (*self.patterns[pattern as usize]).clone();
+        let automaton = self.automaton(parts)?;
+        Ok(self.automata[automaton as usize].matches(name))
+    }
+
+    /// What the value of a declared name must satisfy; None if the name is forbidden.
+    fn member_goal(&mut self, clause: &Clause<'a>, name: &str) -> Result<Option<Vec<Literal<'a>>>, Error> {
+        if !self.name_allowed(name, &clause.names)? {
+            return Ok(None);
+        }
+        let mut goal: Vec<Literal<'a>> = clause.member.iter().filter(|m| m.0 == name).map(|m| m.1).collect();
+        let mut seen_by = Vec::new();
+        for members in &clause.members {
+            let before = goal.len();
+            goal.extend(members.declared.iter().filter(|d| d.0 == name).map(|d| d.1));
+            for &(pattern, value) in &members.patterns {
+                if self.matches_pattern(pattern, name)? {
+                    goal.push(value);
+                }
+            }
+            if goal.len() == before {
+                goal.extend(members.other);
+            }
+            if goal.len() > before {
+                seen_by.extend(&members.owners);
+            }
+        }
+        add_unevaluated(&clause.unevaluated_members, &mut goal, &mut seen_by);
+        Ok(Some(goal))
+    }
+
+    pub(super) fn object(&mut self, clause: &Clause<'a>) -> Result<NodeId, Error> {
+        let mut names: Vec<&str> = Vec::new();
+        let mut known = rustc_hash::FxHashSet::default();
+        let mentioned = clause.members.iter().flat_map(|m| m.declared.iter().map(|d| d.0));
+        let mentioned =
+            mentioned.chain(clause.required.iter().copied()).chain(clause.member.iter().map(|m| m.0));
+        let mentioned = mentioned.chain(clause.witnesses.iter().flat_map(|w| w.except.iter().copied()));
+        names.extend(mentioned.filter(|name| known.insert(*name)));
+        self.spend(names.len())?;
+        let mut kinds = self.name_kinds(clause)?;
+        let mut declared: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        // Kinds of few names are declared names in disguise: then they can run out, and are counted.
+        kinds.retain(|(parts, goal)| {
+            if parts.is_empty() || goal.iter().any(Literal::is_false) {
+                return !goal.iter().any(Literal::is_false);
+            }
+            match Automaton::new(parts).ok().and_then(|mut a| a.finite_texts(64)) {
+                Some(texts) => {
+                    declared.extend(texts);
+                    false
+                }
+                None => true,
+            }
+        });
+        let keys = WordTrie::new(declared);
+        let count = keys.words().len();
+        let mut modes = Vec::with_capacity(1 + clause.witnesses.len());
+        for witness in std::iter::once(None).chain(clause.witnesses.iter().map(Some)) {
+            modes.push(self.key_mode(clause, &keys, &kinds, witness)?);
+        }
+        let bits = count + clause.witnesses.len();
+        let mut required = vec![0u64; bits.div_ceil(64).max(1)];
+        let must = clause.required.iter().filter_map(|name| keys.find(name)).map(|i| i as usize);
+        for bit in must.chain(count..bits) {
+            required[bit / 64] |= 1 << (bit % 64);
+        }
+        let required_count = clause.required.len() as u32;
+        let order = self.options.schema_order.then(|| {
+            let rank = |word: &String| names.iter().position(|n| n == word).unwrap_or(names.len()) as u32;
+            keys.words().iter().map(rank).collect()
+        });
+        let max = clause.max_members.unwrap_or(UNBOUNDED);
+        let object = Object {
+            keys,
+            modes,
+            required,
+            required_count,
+            min: clause.min_members,
+            max,
+            order,
+            unique_free: true,
+        };
+        Ok(self.push(Node::Object(Box::new(object))))
+    }
+
+    /// Values of one mode. A witness is written where the name and the value fit.
+    fn key_mode(
+        &mut self,
+        clause: &Clause<'a>,
+        keys: &WordTrie,
+        kinds: &[NameKind<'a>],
+        witness: Option<&Witness<'a>>,
+    ) -> Result<KeyMode, Error> {
+        let mut mode = KeyMode::default();
+        for name in keys.words() {
+            let mut fits = true;
+            if let Some(witness) = witness {
+                fits = !witness.except.contains(&name.as_str())
+                    && self.name_allowed(name, witness.name.as_slice())?;
+                for &pattern in &witness.except_patterns {
+                    fits = fits && !self.matches_pattern(pattern, name)?;
+                }
+                if let Some(pattern) = witness.pattern {
+                    fits = fits && self.matches_pattern(pattern, name)?;
+                }
+            }
+            let goal = if fits { self.member_goal(clause, name)? } else { None };
+            let value = match goal {
+                Some(mut goal) => {
+                    goal.extend(witness.and_then(|w| w.value));
+                    self.node(goal)?
+                }
+                None => NO_NODE,
+            };
+            mode.values.push(value);
+        }
+        for (parts, goal) in kinds {
+            let (mut parts, mut goal) = (parts.clone(), goal.clone());
+            let mut variants = vec![Vec::new()];
+            if let Some(witness) = witness {
+                goal.extend(witness.value);
+                for &pattern in &witness.except_patterns {
+                    parts.push((
+                        Regex::Not(Box::new(regex::conjunction(&self.patterns[pattern as usize]))),
+                        true,
+                    ));
+                }
+                if let Some(pattern) = witness.pattern {
+                    parts.extend(self.patterns[pattern as usize].iter().cloned());
+                }
+                if let Some(name) = witness.name {
+                    variants = self.name_variants(&[name])?;
+                }
+            }
+            let value = self.node(goal)?;
+            if value == NO_NODE {
+                continue;
+            }
+            for variant in variants {
+                let parts: Vec<_> = parts.iter().cloned().chain(variant).collect();
+                let automaton = if parts.is_empty() { None } else { Some(self.automaton(parts)?) };
+                if automaton.is_none_or(|a| !self.automata[a as usize].is_empty()) {
+                    mode.free.push(FreeKeys { automaton, value });
+                }
+            }
+        }
+        Ok(mode)
+    }
+
+    /// Ways to satisfy a goal on names, as conjunctions.
+    fn name_variants(&mut self, names: &[Literal<'a>]) -> Result<Vec<Vec<(Regex, bool)>>, Error> {
+        if names.is_empty() {
+            return Ok(vec![Vec::new()]);
+        }
+        let mut out = Vec::new();
+        for clause in clauses(self, names, Type::String)? {
+            let mut parts = self.string_parts(&clause);
+            if let Some(texts) = &clause.texts {
+                parts.push((Regex::Alternation(texts.iter().map(|t| Regex::literal(t)).collect()), true));
+            }
+            if clause.min_length > 0 || clause.max_length.is_some() {
+                let any = Box::new(Regex::Class(CharSet::all()));
+                parts.push((Regex::Repeat(any, clause.min_length, clause.max_length), true));
+            }
+            out.push(parts);
+        }
+        Ok(out)
+    }
+
+    /// The names that are not declared, by which patterns they match, and what their values satisfy.
+    fn name_kinds(&mut self, clause: &Clause<'a>) -> Result<Vec<NameKind<'a>>, Error> {
+        let mut patterns: Vec<u32> =
+            clause.members.iter().flat_map(|m| m.patterns.iter().map(|p| p.0)).collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        let mut kinds: Vec<(Conjunction, Vec<u32>)> =
+            self.name_variants(&clause.names)?.into_iter().map(|parts| (parts, Vec::new())).collect();
+        for &pattern in &patterns {
+            let regex = Arc::clone(&self.patterns[pattern as usize]);
+            let mut next = Vec::new();
+            for (parts, matched) in kinds {
+                let mut with = parts.clone();
+                with.extend(regex.iter().cloned());
+                let mut without = parts;
+                match regex.as_slice() {
+                    [(only, sign)] => without.push((only.clone(), !sign)),
+                    many => without.push((Regex::Not(Box::new(regex::conjunction(many))), true)),
+                }
+                let mut matched_with = matched.clone();
+                matched_with.push(pattern);
+                for (parts, matched) in [(with, matched_with), (without, matched)] {
+                    if !Automaton::new(&parts)?.is_empty() {
+                        next.push((parts, matched));
+                    }
+                }
+            }
+            if next.len() > MAX_NAME_KINDS {
+                return Err(LimitError {
+                    limit: "patternProperties that overlap".into(),
+                    value: next.len() as u64,
+                }
+                .into());
+            }
+            kinds = next;
+        }
+        let mut out = Vec::with_capacity(kinds.len());
+        for (parts, matched) in kinds {
+            let mut goal = Vec::new();
+            let mut seen_by = Vec::new();
+            for members in &clause.members {
+                let before = goal.len();
+                goal.extend(members.patterns.iter().filter(|p| matched.contains(&p.0)).map(|p| p.1));
+                if goal.len() == before {
+                    goal.extend(members.other);
+                }
+                if goal.len() > before {
+                    seen_by.extend(&members.owners);
+                }
+            }
+            add_unevaluated(&clause.unevaluated_members, &mut goal, &mut seen_by);
+            out.push((parts, goal));
+        }
+        Ok(out)
+    }
+
+    pub(super) fn array(&mut self, clause: &Clause<'a>) -> Result<NodeId, Error> {
+        if clause.contains.len() > 4 {
+            return Err(LimitError {
+                limit: "contains beside each other".into(),
+                value: clause.contains.len() as u64,
+            }
+            .into());
+        }
+        let places = clause.items.iter().map(|i| i.prefix.len() as u32);
+        let places =
+            places.chain(clause.item.iter().map(|i| i.0 + 1)).chain(clause.contains.iter().map(|c| c.from));
+        let places = places.max().unwrap_or(0);
+        self.spend(places as usize)?;
+        let mut prefix = Vec::with_capacity(places as usize);
+        for place in 0..places {
+            prefix.push(self.choices(clause, Some(place))?);
+        }
+        let rest = self.choices(clause, None)?;
+        let counters =
+            clause.contains.iter().map(|c| Counter { min: c.min, max: c.max.unwrap_or(UNBOUNDED) }).collect();
+        let max = clause.max_items.unwrap_or(UNBOUNDED);
+        let array = Array { prefix, rest, min: clause.min_items, max, counters, unique: clause.unique };
+        Ok(self.push(Node::Array(Box::new(array))))
+    }
+
+    /// Ways to fill a place: which `contains` the item counts for is part of the choice.
+    fn choices(&mut self, clause: &Clause<'a>, place: Option<u32>) -> Result<Vec<Choice>, Error> {
+        let mut goal: Vec<Literal<'a>> =
+            clause.item.iter().filter(|i| Some(i.0) == place).map(|i| i.1).collect();
+        let mut seen_by: Vec<u32> = Vec::new();
+        for items in &clause.items {
+            let rule = place.and_then(|p| items.prefix.get(p as usize).copied()).or(items.rest);
+            if let Some(rule) = rule {
+                goal.push(rule);
+                seen_by.extend(&items.owners);
+            }
+        }
+        let relevant: Vec<usize> = (0..clause.contains.len())
+            .filter(|&i| place.is_none_or(|p| p >= clause.contains[i].from))
+            .collect();
+        let mut out: Vec<Choice> = Vec::new();
+        for set in 0u32..1 << relevant.len() {
+            let (mut goal, mut seen_by, mut counts) = (goal.clone(), seen_by.clone(), 0u32);
+            for (bit, &i) in relevant.iter().enumerate() {
+                let contains = &clause.contains[i];
+                let literal = contains.literal;
+                if set >> bit & 1 == 1 {
+                    goal.push(literal);
+                    seen_by.extend(&contains.owners);
+                    counts |= 1 << i;
+                } else if contains.max.is_some() {
+                    goal.push(Literal { positive: !literal.positive, ..literal });
+                }
+            }
+            add_unevaluated(&clause.unevaluated_items, &mut goal, &mut seen_by);
+            let node = self.node(goal)?;
+            if node != NO_NODE {
+                out.push(Choice { node, counts });
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `unevaluated*`, inner ones first: what one of them speaks of, those around it see.
+fn add_unevaluated<'a>(rules: &[Unevaluated<'a>], goal: &mut Vec<Literal<'a>>, seen_by: &mut Vec<u32>) {
+    let mut rules: Vec<_> = rules.iter().collect();
+    rules.sort_unstable_by_key(|rule| std::cmp::Reverse(rule.owner));
+    for rule in rules {
+        if !seen_by.contains(&rule.owner) {
+            goal.push(rule.value);
+            seen_by.extend(&rule.around);
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Grammars: front ends read JSON Schema, regular expressions and context-free notations into one
+//! intermediate form, the nodes of [`Grammar`], which `mask` walks byte by byte.
+
+pub mod automaton;
+pub mod chars;
+pub mod json;
+pub mod json_schema;
+mod nfa;
+mod number;
+pub mod regex;
+pub mod words;
+
+use std::sync::Arc;
+
+use crate::error::{Error, UnsatisfiableError};
+use automaton::{Automaton, Lengths};
+use chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
+use words::WordTrie;
+
+/// Index of a node.
+pub type NodeId = u32;
+/// No node: nothing matches.
+pub const NO_NODE: NodeId = u32::MAX;
+/// No upper bound.
+pub const UNBOUNDED: u32 = u32::MAX;
+
+/// A character class repeated between `min` and `max` times.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The characters.
+    pub class: Arc<CharSet>,
+    /// At least so often.
+    pub min: u32,
+    /// At most so often, or [`UNBOUNDED`].
+    pub max: u32,
+}
+
+/// What can be matched at some place.
+pub enum Node {
+    /// One of several.
+    AnyOf(Vec<NodeId>),
+    /// One of finitely many texts.
+    Words(WordTrie, Spelling),
+    /// Texts of an automaton; `lengths` bounds their number of characters.
+    Text(Text),
+    /// Counted character classes, one after another. Counts are never unrolled.
+    Runs(Vec<Run>, Spelling),
+    /// A JSON object.
+    Object(Box<Object>),
+    /// A JSON array.
+    Array(Box<Array>),
+    /// One after another.
+    Sequence(Vec<NodeId>),
+    /// One node between `min` and `max` times.
+    Repeat(NodeId, u32, u32),
+}
+
+/// Texts of an automaton.
+pub struct Text {
+    /// Index into [`Grammar::automata`].
+    pub automaton: u32,
+    /// How they are spelled; JSON strings stand between quotes.
+    pub spelling: Spelling,
+    /// Least and greatest number of characters, with what is needed to know which states can meet them.
+    pub lengths: Option<(u32, Option<u32>, Lengths)>,
+}
+
+/// Property names that are not declared, of one kind.
+pub struct FreeKeys {
+    /// The names, or any.
+    pub automaton: Option<u32>,
+    /// What their values match.
+    pub value: NodeId,
+}
+
+/// One way in which a property may be written: the ordinary one, or as the witness of an obligation.
+#[derive(Default)]
+pub struct KeyMode {
+    /// Value of each declared name, or [`NO_NODE`].
+    pub values: Vec<NodeId>,
+    /// Other names.
+    pub free: Vec<FreeKeys>,
+}
+
+/// A JSON object. Obligations (names that must occur, witnesses) are bits: first the declared names
+/// in the order of `keys`, then one for each mode but the first.
+pub struct Object {
+    /// The declared names.
+    pub keys: WordTrie,
+    /// The ordinary mode, then one for each witness.
+    pub modes: Vec<KeyMode>,
+    /// Bits that must be set at the end.
+    pub required: Vec<u64>,
+    /// Number of obligations still open at the start.
+    pub required_count: u32,
+    /// Fewest and most properties.
+    pub min: u32,
+    /// See `min`.
+    pub max: u32,
+    /// Rank of each declared name, if names must come in that order and free ones after them.
+    pub order: Option<Vec<u32>>,
+    /// Names that are not declared must differ from each other.
+    pub unique_free: bool,
+}
+
+/// One way to fill a place of an array, and the counters it advances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What the item matches.
+    pub node: NodeId,
+    /// Bit `i`: counts towards counter `i`.
+    pub counts: u32,
+}
+
+/// A counter of the items that match something.
+pub struct Counter {
+    /// At least so many.
+    pub min: u32,
+    /// At most so many.
+    pub max: u32,
+}
+
+/// A JSON array.
+pub struct Array {
+    /// Choices for the first places.
+    pub prefix: Vec<Vec<Choice>>,
+    /// Choices for the places after them.
+    pub rest: Vec<Choice>,
+    /// Fewest and most items.
+    pub min: u32,
+    /// See `min`.
+    pub max: u32,
+    /// Counters, at most four.
+    pub counters: Vec<Counter>,
+    /// Items must differ.
+    pub unique: bool,
+}
+
+/// A compiled grammar that knows no vocabulary yet.
+pub struct Grammar {
+    /// All nodes.
+    pub nodes: Vec<Node>,
+    /// Automata of the [`Node::Text`]s and of property names; taken over by the recognizer.
+    pub automata: Vec<Automaton>,
+    /// Where matching begins.
+    pub root: NodeId,
+    /// Longest run of white space between the parts of a JSON value.
+    pub space: u32,
+    /// What was read as an annotation though it might have been meant as a condition.
+    pub warnings: Vec<String>,
+    /// Bytes that can begin each node.
+    pub first: Vec<[u64; 4]>,
+    /// True for nodes that match the empty text.
+    pub nullable: Vec<bool>,
+}
+
+/// Adds a byte to a set.
+pub fn add_byte(set: &mut [u64; 4], byte: u8) {
+    set[byte as usize / 64] |= 1 << (byte % 64);
+}
+
+/// Membership in a set of bytes.
+#[inline]
+pub fn has_byte(set: &[u64; 4], byte: u8) -> bool {
+    set[byte as usize / 64] >> (byte % 64) & 1 == 1
+}
+
+impl Grammar {
+    /// Finishes a grammar: drops what cannot be matched, so that each prefix that is offered can be
+    /// completed, and computes first bytes.
+    pub fn new(
+        nodes: Vec<Node>,
+        automata: Vec<Automaton>,
+        root: NodeId,
+        space: u32,
+        warnings: Vec<String>,
+    ) -> Result<Self, Error> {
+        let n = nodes.len();
+        let mut grammar =
+            Self { nodes, automata, root, space, warnings, first: vec![[0; 4]; n], nullable: vec![false; n] };
+        let live = grammar.productive();
+        if !live[root as usize] {
+            return Err(UnsatisfiableError { json_pointer: None }.into());
+        }
+        grammar.trim(&live);
+        grammar.flatten();
+        grammar.find_nullable();
+        grammar.find_first();
+        Ok(grammar)
+    }
+
+    /// Nodes that some finite text matches: the least fixpoint.
+    fn productive(&self) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        loop {
+            let mut changed = false;
+            for (i, node) in self.nodes.iter().enumerate() {
+                if !live[i] && self.is_productive(node, &live) {
+                    live[i] = true;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return live;
+            }
+        }
+    }
+
+    fn is_productive(&self, node: &Node, live: &[bool]) -> bool {
+        let ok = |n: NodeId| n != NO_NODE && live[n as usize];
+        match node {
+            Node::AnyOf(nodes) => nodes.iter().any(|&n| ok(n)),
+            Node::Words(trie, _) => !trie.words().is_empty(),
+            Node::Text(text) => {
+                let automaton = &self.automata[text.automaton as usize];
+                let possible = |(min, max, lengths): &(u32, Option<u32>, Lengths)| {
+                    lengths.possible(automaton.start(), 0, *min, *max)
+                };
+                !automaton.is_empty() && text.lengths.as_ref().is_none_or(possible)
+            }
+            Node::Runs(runs, _) => runs.iter().all(|r| r.min <= r.max && (r.min == 0 || !r.class.is_empty())),
+            Node::Object(object) => object.is_productive(&ok, &self.automata),
+            Node::Array(array) => array.is_productive(&ok),
+            Node::Sequence(nodes) => nodes.iter().all(|&n| ok(n)),
+            Node::Repeat(node, min, max) => min <= max && (*min == 0 || ok(*node)),
+        }
+    }
+
+    fn trim(&mut self, live: &[bool]) {
+        let ok = |n: NodeId| n != NO_NODE && live[n as usize];
+        for node in &mut self.nodes {
+            match node {
+                Node::AnyOf(nodes) => nodes.retain(|&n| ok(n)),
+                Node::Object(object) => {
+                    for mode in &mut object.modes {
+                        mode.values.iter_mut().filter(|n| !ok(**n)).for_each(|n| *n = NO_NODE);
+                        mode.free.retain(|free| ok(free.value));
+                    }
+                }
+                Node::Array(array) => {
+                    array.prefix.iter_mut().for_each(|choices| choices.retain(|c| ok(c.node)));
+                    array.rest.retain(|c| ok(c.node));
+                }
+                Node::Repeat(node, _, max) if !ok(*node) => *max = 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// Alternatives name values, never other alternatives, and each once.
+    fn flatten(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Node::AnyOf(nodes) = &self.nodes[i] else { continue };
+            let mut todo: Vec<NodeId> = nodes.iter().rev().copied().collect();
+            let (mut seen, mut flat) = (vec![i as NodeId], Vec::new());
+            while let Some(n) = todo.pop() {
+                if seen.contains(&n) {
+                    continue;
+                }
+                seen.push(n);
+                match &self.nodes[n as usize] {
+                    Node::AnyOf(inner) => todo.extend(inner.iter().rev()),
+                    _ => flat.push(n),
+                }
+            }
+            self.nodes[i] = Node::AnyOf(flat);
+        }
+    }
+
+    fn find_nullable(&mut self) {
+        loop {
+            let mut changed = false;
+            for i in 0..self.nodes.len() {
+                let nullable = |n: &NodeId| self.nullable[*n as usize];
+                let value = match &self.nodes[i] {
+                    Node::AnyOf(nodes) => nodes.iter().any(nullable),
+                    Node::Words(trie, spelling) => *spelling == Spelling::Plain && trie.words()[0].is_empty(),
+                    Node::Text(text) => {
+                        let automaton = &self.automata[text.automaton as usize];
+                        text.spelling == Spelling::Plain && automaton.accepts(automaton.start())
+                    }
+                    Node::Runs(runs, spelling) => {
+                        *spelling == Spelling::Plain && runs.iter().all(|r| r.min == 0)
+                    }
+                    Node::Object(_) | Node::Array(_) => false,
+                    Node::Sequence(nodes) => nodes.iter().all(nullable),
+                    Node::Repeat(node, min, _) => *min == 0 || nullable(node),
+                };
+                if value && !self.nullable[i] {
+                    self.nullable[i] = true;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    fn find_first(&mut self) {
+        // Lexical nodes first, once; then the fixpoint over the others.
+        for i in 0..self.nodes.len() {
+            let mut set = [0; 4];
+            match &self.nodes[i] {
+                Node::Words(_, Spelling::Json) | Node::Runs(_, Spelling::Json) => add_byte(&mut set, b'"'),
+                Node::Text(text) if text.spelling == Spelling::Json => add_byte(&mut set, b'"'),
+                Node::Object(_) => add_byte(&mut set, b'{'),
+                Node::Array(_) => add_byte(&mut set, b'['),
+                Node::Words(trie, Spelling::Plain) => {
+                    for word in trie.words() {
+                        word.bytes().take(1).for_each(|b| add_byte(&mut set, b));
+                    }
+                }
+                Node::Runs(runs, Spelling::Plain) => {
+                    for run in runs {
+                        if run.max > 0 {
+                            set = first_bytes(set, &mut |low, high| run.class.any_in(low, high));
+                        }
+                        if run.min > 0 {
+                            break;
+                        }
+                    }
+                }
+                Node::Text(text) => {
+                    let automaton = &mut self.automata[text.automaton as usize];
+                    let start = automaton.start();
+                    set = first_bytes(set, &mut |low, high| automaton.any_in(start, low, high));
+                }
+                _ => {}
+            }
+            self.first[i] = set;
+        }
+        loop {
+            let mut changed = false;
+            for i in 0..self.nodes.len() {
+                let mut set = self.first[i];
+                let mut join = |n: NodeId| (0..4).for_each(|k| set[k] |= self.first[n as usize][k]);
+                match &self.nodes[i] {
+                    Node::AnyOf(nodes) => nodes.iter().copied().for_each(join),
+                    Node::Repeat(node, _, max) if *max > 0 => join(*node),
+                    Node::Sequence(nodes) => {
+                        for &n in nodes {
+                            join(n);
+                            if !self.nullable[n as usize] {
+                                break;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                changed |= set != self.first[i];
+                self.first[i] = set;
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads a regular expression that whole texts match. Besides the dialect of JSON Schema, `&` is
+/// intersection and `~` complement.
+pub fn read_regex(pattern: &str) -> Result<Grammar, Error> {
+    let regex = regex::parse(pattern, regex::Dialect::Extended)?;
+    let node = match json_schema::counted_runs(&regex) {
+        Some(runs) => Node::Runs(runs, Spelling::Plain),
+        None => Node::Text(Text { automaton: 0, spelling: Spelling::Plain, lengths: None }),
+    };
+    let automata = match node {
+        Node::Text(_) => vec![Automaton::new(&[(regex, true)])?],
+        _ => Vec::new(),
+    };
+    Grammar::new(vec![node], automata, 0, 0, Vec::new())
+}
+
+fn first_bytes(mut set: [u64; 4], any_in: &mut dyn FnMut(u32, u32) -> bool) -> [u64; 4] {
+    for byte in 0..=255u8 {
+        let live = match decode(BOUNDARY, byte, Spelling::Plain) {
+            Decoded::Char(c) => any_in(c, c),
+            Decoded::More(partial) => possible(partial, &mut *any_in),
+            _ => false,
+        };
+        if live {
+            add_byte(&mut set, byte);
+        }
+    }
+    set
+}
+
+impl Object {
+    /// Words of 64 bits that the obligations take.
+    pub fn bit_words(&self) -> usize {
+        self.required.len()
+    }
+
+    fn is_productive(&self, ok: &dyn Fn(NodeId) -> bool, automata: &[Automaton]) -> bool {
+        let declared = self.keys.words().len();
+        let required = |i: usize| self.required[i / 64] >> (i % 64) & 1 == 1;
+        let free_key = |free: &FreeKeys| {
+            ok(free.value) && free.automaton.is_none_or(|a| !automata[a as usize].is_empty())
+        };
+        let any_free = self.modes[0].free.iter().any(free_key);
+        let names = (0..declared).filter(|&i| ok(self.modes[0].values[i])).count();
+        let met = (0..declared).all(|i| !required(i) || self.modes.iter().any(|m| ok(m.values[i])));
+        let witnessed = self.modes[1..]
+            .iter()
+            .all(|mode| mode.values.iter().any(|&n| ok(n)) || mode.free.iter().any(free_key));
+        met && witnessed
+            && self.required_count <= self.max
+            && self.min <= self.max
+            && (any_free || names as u32 >= self.min)
+    }
+}
+
+impl Array {
+    /// The choices for the item at place `index`.
+    pub fn choices(&self, index: u32) -> &[Choice] {
+        self.prefix.get(index as usize).unwrap_or(&self.rest)
+    }
+
+    fn is_productive(&self, ok: &dyn Fn(NodeId) -> bool) -> bool {
+        let place = |i: u32| self.choices(i).iter().any(|c| ok(c.node));
+        let prefix = self.prefix.len() as u32;
+        self.min <= self.max && (0..self.min.min(prefix)).all(place) && (self.min <= prefix || place(prefix))
+    }
+}

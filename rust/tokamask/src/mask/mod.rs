@@ -1,0 +1,14 @@
+//! From a grammar and a vocabulary to bitmasks, token by token.
+//!
+//! A state is a small set of *threads*: a top frame by value and the id of a hash-consed stack of
+//! frames below it. Bytes inside a string touch only the top frame; structure pushes and pops. What a
+//! state allows is the union of what its threads allow, found by walking the vocabulary's trie.
+
+mod batch;
+mod matcher;
+mod recognizer;
+mod rows;
+mod structure;
+
+pub use batch::fill_batch;
+pub use matcher::{CompiledGrammar, Limits, Matcher};

@@ -1,0 +1,464 @@
+//! The byte recognizer: threads of frames over the nodes of a grammar.
+
+use rustc_hash::FxHashMap;
+
+use crate::grammar::automaton::{Automaton, DEAD};
+use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY};
+use crate::grammar::words::{NO_WORD, OFF};
+use crate::grammar::{has_byte, Grammar, Node, NodeId, Run, Text, UNBOUNDED};
+
+/// Where a thread stands in one node. What the fields mean depends on the node:
+///
+/// | node | `state` | `q` | `count` | `seen` |
+/// |---|---|---|---|---|
+/// | any, not begun | 0 | | | |
+/// | `Words` | 1 + trie node | | | |
+/// | `Text` | 1 | automaton state | characters | |
+/// | `Runs` | 1 + run | | characters in the run | |
+/// | `Object` | phase, position | automaton state of the name, or the value's node | properties | obligations met |
+/// | `Array` | phase, white space | | items | counters, 16 bits each |
+/// | `Sequence` | 1 + place | | | |
+/// | `Repeat` | 1 | | repetitions | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Frame {
+    pub node: NodeId,
+    pub state: u32,
+    pub seen: u64,
+    pub q: u32,
+    /// The character that is being spelled.
+    pub partial: Partial,
+    pub count: u32,
+    /// The text of a free name so far.
+    pub text: u32,
+    /// The free names that have occurred.
+    pub names: u32,
+    /// Object: 1 + index of the kind of free name, or 0; mode in the upper half.
+    pub kind: u32,
+}
+
+/// A frame and the stack below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Thread {
+    pub top: Frame,
+    pub parent: u32,
+}
+
+/// The empty stack.
+pub const BOTTOM: u32 = 0;
+/// The node of a thread that has matched everything.
+pub const DONE: NodeId = u32::MAX - 1;
+
+// Phases of objects and arrays, above the position.
+const PHASE: u32 = 28;
+pub(super) const POSITION: u32 = (1 << PHASE) - 1;
+/// After the opening bracket.
+pub const OPEN: u32 = 1;
+/// In a name.
+pub const KEY: u32 = 2;
+/// After a name.
+pub const COLON: u32 = 3;
+/// After the colon.
+pub const VALUE: u32 = 4;
+/// After a value or item.
+pub const AFTER: u32 = 5;
+/// After a comma.
+pub const COMMA: u32 = 6;
+
+/// Off the trie of declared names, as a position.
+pub const OFF_TRIE: u32 = POSITION;
+
+pub(super) fn at(phase: u32, position: u32) -> u32 {
+    phase << PHASE | position
+}
+
+impl Frame {
+    /// A node not begun.
+    pub fn start(node: NodeId) -> Self {
+        Self { node, ..Self::default() }
+    }
+
+    /// The phase of an object or array.
+    pub fn phase(&self) -> u32 {
+        self.state >> PHASE
+    }
+
+    /// What stands beside the phase: white space so far, or a position in the trie of names.
+    pub fn position(&self) -> u32 {
+        self.state & POSITION
+    }
+}
+
+/// Stacks, automata and interned sets of one compiled grammar.
+pub struct Recognizer {
+    nodes: Vec<(Frame, u32)>,
+    ids: FxHashMap<(Frame, u32), u32>,
+    pub(super) sets: Vec<Box<[u64]>>,
+    set_ids: FxHashMap<Box<[u64]>, u32>,
+    pub(super) texts: FxHashMap<(u32, u32), u32>,
+    pub automata: Vec<Automaton>,
+    /// Names that are not declared are compared with each other.
+    pub exact: bool,
+    /// The stack below a thread whose row is being computed, and how much of it was looked at.
+    chain: Vec<u32>,
+    touched: usize,
+}
+
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+impl Recognizer {
+    /// Takes over the automata of a grammar.
+    pub fn new(automata: Vec<Automaton>) -> Self {
+        Self {
+            nodes: Vec::new(),
+            ids: FxHashMap::default(),
+            sets: vec![Box::default()],
+            set_ids: FxHashMap::default(),
+            texts: FxHashMap::default(),
+            automata,
+            exact: true,
+            chain: Vec::new(),
+            touched: 0,
+        }
+    }
+
+    /// The frame and the rest of a stack that is not empty.
+    pub fn frame(&self, stack: u32) -> (Frame, u32) {
+        self.nodes[stack as usize - 1]
+    }
+
+    pub(super) fn push(&mut self, frame: Frame, parent: u32) -> u32 {
+        let nodes = &mut self.nodes;
+        *self.ids.entry((frame, parent)).or_insert_with(|| {
+            nodes.push((frame, parent));
+            nodes.len() as u32
+        })
+    }
+
+    /// Begins to record how deep a stack is looked into.
+    pub fn watch(&mut self, parent: u32) {
+        self.chain.clear();
+        self.chain.push(parent);
+        self.touched = 0;
+    }
+
+    /// Frames below the top that were looked at since [`Self::watch`].
+    pub fn touched(&self) -> usize {
+        self.touched
+    }
+
+    pub(super) fn pop(&mut self, stack: u32) -> Thread {
+        if let Some(depth) = self.chain.iter().position(|&c| c == stack) {
+            if depth + 1 > self.touched {
+                self.touched = depth + 1;
+                if stack != BOTTOM {
+                    self.chain.push(self.frame(stack).1);
+                }
+            }
+        }
+        if stack == BOTTOM {
+            return Thread { top: Frame::start(DONE), parent: BOTTOM };
+        }
+        let (top, parent) = self.frame(stack);
+        Thread { top, parent }
+    }
+
+    pub(super) fn intern_set(&mut self, set: Box<[u64]>) -> u32 {
+        let sets = &mut self.sets;
+        *self.set_ids.entry(set).or_insert_with_key(|set| {
+            sets.push(set.clone());
+            sets.len() as u32 - 1
+        })
+    }
+
+    /// Before anything was read.
+    pub fn start(grammar: &Grammar) -> Thread {
+        Thread { top: Frame::start(grammar.root), parent: BOTTOM }
+    }
+
+    /// Appends the threads that are left of `thread` after a byte.
+    pub fn step(&mut self, grammar: &Grammar, thread: Thread, byte: u8, out: &mut Vec<Thread>) {
+        let Thread { top, parent } = thread;
+        if top.node == DONE || top.state == 0 && !can_start(grammar, thread, byte) {
+            return;
+        }
+        match &grammar.nodes[top.node as usize] {
+            Node::AnyOf(nodes) => {
+                for &node in nodes {
+                    if has_byte(&grammar.first[node as usize], byte) || grammar.nullable[node as usize] {
+                        self.step(grammar, Thread { top: Frame::start(node), parent }, byte, out);
+                    }
+                }
+            }
+            Node::Words(trie, Spelling::Json) => {
+                if top.state == 0 {
+                    return out.push(Thread { top: Frame { state: 1, ..top }, parent });
+                }
+                let position = top.state - 1;
+                match decode(top.partial, byte, Spelling::Json) {
+                    Decoded::Char(c) => {
+                        let next = trie.child(position, c);
+                        if next != OFF {
+                            out.push(Thread {
+                                top: Frame { state: next + 1, partial: BOUNDARY, ..top },
+                                parent,
+                            });
+                        }
+                    }
+                    Decoded::More(partial) => {
+                        let live =
+                            |low, high| trie.children(position).iter().any(|e| (low..=high).contains(&e.0));
+                        if possible(partial, live) {
+                            out.push(Thread { top: Frame { partial, ..top }, parent });
+                        }
+                    }
+                    Decoded::Close if trie.word(position) != NO_WORD => out.push(self.pop(parent)),
+                    _ => {}
+                }
+            }
+            Node::Words(trie, Spelling::Plain) => {
+                let position = top.state.saturating_sub(1);
+                match decode(top.partial, byte, Spelling::Plain) {
+                    Decoded::Char(c) => {
+                        let next = trie.child(position, c);
+                        if next != OFF {
+                            out.push(Thread {
+                                top: Frame { state: next + 1, partial: BOUNDARY, ..top },
+                                parent,
+                            });
+                        }
+                    }
+                    Decoded::More(partial) => {
+                        let live =
+                            |low, high| trie.children(position).iter().any(|e| (low..=high).contains(&e.0));
+                        if possible(partial, live) {
+                            out.push(Thread { top: Frame { state: position + 1, partial, ..top }, parent });
+                        }
+                    }
+                    _ => {}
+                }
+                if top.partial == BOUNDARY && trie.word(position) != NO_WORD {
+                    self.step_below(grammar, parent, byte, out);
+                }
+            }
+            Node::Text(text) => self.step_text(grammar, text, thread, byte, out),
+            Node::Runs(runs, spelling) => self.step_runs(grammar, runs, *spelling, thread, byte, out),
+            Node::Object(object) => self.step_object(grammar, object, thread, byte, out),
+            Node::Array(array) => self.step_array(grammar, array, thread, byte, out),
+            Node::Sequence(nodes) => self.step_sequence(grammar, nodes, thread, byte, out),
+            Node::Repeat(node, min, max) => {
+                if top.count < *max {
+                    let most = if *max == UNBOUNDED { *min } else { *max };
+                    let again = Frame { state: 1, count: (top.count + 1).min(most), ..top };
+                    let below = self.push(again, parent);
+                    self.step(grammar, Thread { top: Frame::start(*node), parent: below }, byte, out);
+                }
+                if top.count >= *min || grammar.nullable[*node as usize] {
+                    self.step_below(grammar, parent, byte, out);
+                }
+            }
+        }
+    }
+
+    /// The top is complete: the byte belongs to what is below.
+    fn step_below(&mut self, grammar: &Grammar, parent: u32, byte: u8, out: &mut Vec<Thread>) {
+        let below = self.pop(parent);
+        self.step(grammar, below, byte, out);
+    }
+
+    fn step_sequence(
+        &mut self,
+        grammar: &Grammar,
+        nodes: &[NodeId],
+        thread: Thread,
+        byte: u8,
+        out: &mut Vec<Thread>,
+    ) {
+        let Thread { top, parent } = thread;
+        let mut place = top.state.saturating_sub(1) as usize;
+        while let Some(&node) = nodes.get(place) {
+            if has_byte(&grammar.first[node as usize], byte) {
+                // The last part needs no frame to come back to.
+                let below = if place + 1 == nodes.len() {
+                    parent
+                } else {
+                    self.push(Frame { state: place as u32 + 2, ..top }, parent)
+                };
+                self.step(grammar, Thread { top: Frame::start(node), parent: below }, byte, out);
+            }
+            if !grammar.nullable[node as usize] {
+                return;
+            }
+            place += 1;
+        }
+        self.step_below(grammar, parent, byte, out);
+    }
+
+    fn step_text(&mut self, grammar: &Grammar, text: &Text, thread: Thread, byte: u8, out: &mut Vec<Thread>) {
+        let Thread { mut top, parent } = thread;
+        let automaton = &mut self.automata[text.automaton as usize];
+        if top.state == 0 {
+            top.state = 1;
+            top.q = automaton.start();
+            if text.spelling == Spelling::Json {
+                return out.push(Thread { top, parent });
+            }
+        }
+        let fits = |q: u32, count: u32| {
+            text.lengths.as_ref().is_none_or(|(min, max, lengths)| lengths.possible(q, count, *min, *max))
+        };
+        let ends = |automaton: &Automaton| {
+            let count = top.count;
+            automaton.accepts(top.q)
+                && text
+                    .lengths
+                    .as_ref()
+                    .is_none_or(|(min, max, _)| count >= *min && max.is_none_or(|max| count <= max))
+        };
+        match decode(top.partial, byte, text.spelling) {
+            Decoded::Char(c) => {
+                let q = automaton.step(top.q, c);
+                let count = match &text.lengths {
+                    Some((min, None, _)) => (top.count + 1).min(*min),
+                    Some(_) => top.count + 1,
+                    None => 0,
+                };
+                if q != DEAD && fits(q, count) {
+                    out.push(Thread { top: Frame { q, count, partial: BOUNDARY, ..top }, parent });
+                }
+            }
+            Decoded::More(partial) => {
+                // With bounded lengths the successor must also leave room; that is tested per character.
+                let live = possible(partial, |low, high| match &text.lengths {
+                    None => automaton.any_in(top.q, low, high),
+                    Some(_) => automaton.successors(top.q, low, high).iter().any(|&q| fits(q, top.count + 1)),
+                });
+                if live {
+                    out.push(Thread { top: Frame { partial, ..top }, parent });
+                }
+            }
+            Decoded::Close if ends(automaton) => out.push(self.pop(parent)),
+            _ => {}
+        }
+        if text.spelling == Spelling::Plain
+            && top.partial == BOUNDARY
+            && ends(&self.automata[text.automaton as usize])
+        {
+            self.step_below(grammar, parent, byte, out);
+        }
+    }
+
+    fn step_runs(
+        &mut self,
+        grammar: &Grammar,
+        runs: &[Run],
+        spelling: Spelling,
+        thread: Thread,
+        byte: u8,
+        out: &mut Vec<Thread>,
+    ) {
+        let Thread { mut top, parent } = thread;
+        if top.state == 0 {
+            top.state = 1;
+            if spelling == Spelling::Json {
+                return out.push(Thread { top, parent });
+            }
+        }
+        let decoded = decode(top.partial, byte, spelling);
+        let first = top.state as usize - 1;
+        let from = out.len();
+        match decoded {
+            Decoded::Char(_) | Decoded::More(_) => {
+                // A character begun in one run is finished in any run it may belong to.
+                let mut count = top.count;
+                for (i, run) in runs.iter().enumerate().skip(first) {
+                    if count < run.max {
+                        let next = match decoded {
+                            Decoded::Char(c) if run.class.has(c) => {
+                                let most = if run.max == UNBOUNDED { run.min } else { UNBOUNDED };
+                                Some(Frame {
+                                    state: i as u32 + 1,
+                                    count: (count + 1).min(most),
+                                    partial: BOUNDARY,
+                                    ..top
+                                })
+                            }
+                            Decoded::More(partial)
+                                if possible(partial, |low, high| run.class.any_in(low, high)) =>
+                            {
+                                Some(Frame { partial, ..top })
+                            }
+                            _ => None,
+                        };
+                        if let Some(top) = next {
+                            let next = Thread { top, parent };
+                            if !out[from..].contains(&next) {
+                                out.push(next);
+                            }
+                        }
+                    }
+                    if count < run.min {
+                        break;
+                    }
+                    count = 0;
+                }
+            }
+            Decoded::Close if may_leave(runs, &top) => out.push(self.pop(parent)),
+            _ => {}
+        }
+        if spelling == Spelling::Plain && top.partial == BOUNDARY && may_leave(runs, &top) {
+            self.step_below(grammar, parent, byte, out);
+        }
+    }
+
+    /// True if the text so far is a complete match.
+    pub fn accepts(&mut self, grammar: &Grammar, thread: Thread) -> bool {
+        let Thread { top, parent } = thread;
+        if top.node == DONE {
+            return true;
+        }
+        if top.state == 0 {
+            return grammar.nullable[top.node as usize] && self.accepts_below(grammar, parent);
+        }
+        let ends = match &grammar.nodes[top.node as usize] {
+            Node::Words(trie, Spelling::Plain) => {
+                top.partial == BOUNDARY && trie.word(top.state - 1) != NO_WORD
+            }
+            Node::Text(text) if text.spelling == Spelling::Plain => {
+                top.partial == BOUNDARY && self.automata[text.automaton as usize].accepts(top.q)
+            }
+            Node::Runs(runs, Spelling::Plain) => top.partial == BOUNDARY && may_leave(runs, &top),
+            Node::Sequence(nodes) => {
+                nodes[top.state as usize - 1..].iter().all(|&n| grammar.nullable[n as usize])
+            }
+            Node::Repeat(node, min, _) => top.count >= *min || grammar.nullable[*node as usize],
+            _ => false,
+        };
+        ends && self.accepts_below(grammar, parent)
+    }
+
+    fn accepts_below(&mut self, grammar: &Grammar, parent: u32) -> bool {
+        let below = self.pop(parent);
+        self.accepts(grammar, below)
+    }
+
+    /// Bytes of memory that grow with use.
+    pub fn bytes(&self) -> usize {
+        self.nodes.len() * 3 * std::mem::size_of::<(Frame, u32)>()
+            + self.texts.len() * 24
+            + self.sets.len() * 64
+    }
+}
+
+fn can_start(grammar: &Grammar, thread: Thread, byte: u8) -> bool {
+    let node = thread.top.node as usize;
+    has_byte(&grammar.first[node], byte) || grammar.nullable[node]
+}
+
+/// The runs may end here: the counts are met.
+fn may_leave(runs: &[Run], top: &Frame) -> bool {
+    let current = top.state as usize - 1;
+    runs.get(current).is_none_or(|run| top.count >= run.min)
+        && runs.iter().skip(current + 1).all(|run| run.min == 0)
+}

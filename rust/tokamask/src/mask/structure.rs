@@ -1,0 +1,368 @@
+//! How threads move through JSON objects and arrays.
+
+use crate::grammar::automaton::DEAD;
+use crate::grammar::chars::{any_scalar, decode, possible, Decoded, Spelling, BOUNDARY};
+use crate::grammar::words::{NO_WORD, OFF};
+use crate::grammar::{has_byte, Array, Choice, Grammar, NodeId, Object, NO_NODE, UNBOUNDED};
+use crate::mask::recognizer::{
+    at, is_space, Frame, Recognizer, Thread, AFTER, COLON, COMMA, KEY, OFF_TRIE, OPEN, VALUE,
+};
+
+impl Recognizer {
+    pub(super) fn step_array(
+        &mut self,
+        grammar: &Grammar,
+        array: &Array,
+        thread: Thread,
+        byte: u8,
+        out: &mut Vec<Thread>,
+    ) {
+        let Thread { top, parent } = thread;
+        let phase = top.phase();
+        if phase == 0 {
+            return out.push(Thread { top: Frame { state: at(OPEN, 0), ..top }, parent });
+        }
+        if is_space(byte) {
+            if top.position() < grammar.space {
+                out.push(Thread { top: Frame { state: top.state + 1, ..top }, parent });
+            }
+            return;
+        }
+        match (phase, byte) {
+            (OPEN | AFTER, b']') if array.may_close(&top) => out.push(self.pop(parent)),
+            (AFTER, b',') if top.count < array.max && array.open_choices(&top).next().is_some() => {
+                out.push(Thread { top: Frame { state: at(COMMA, 0), ..top }, parent });
+            }
+            (OPEN | COMMA, _) if top.count < array.max => {
+                for choice in array.open_choices(&top) {
+                    let node = choice.node;
+                    if has_byte(&grammar.first[node as usize], byte) {
+                        let after = array.after(&top, choice.counts);
+                        let below = self.push(after, parent);
+                        self.step(grammar, Thread { top: Frame::start(node), parent: below }, byte, out);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn step_object(
+        &mut self,
+        grammar: &Grammar,
+        object: &Object,
+        thread: Thread,
+        byte: u8,
+        out: &mut Vec<Thread>,
+    ) {
+        let Thread { top, parent } = thread;
+        let phase = top.phase();
+        if phase == KEY {
+            return self.step_key(object, thread, byte, out);
+        }
+        if phase == 0 {
+            let seen = if object.bit_words() == 1 {
+                0
+            } else {
+                u64::from(self.intern_set(vec![0; object.bit_words()].into()))
+            };
+            return out.push(Thread { top: Frame { state: at(OPEN, 0), seen, ..top }, parent });
+        }
+        if is_space(byte) {
+            if top.position() < grammar.space {
+                out.push(Thread { top: Frame { state: top.state + 1, ..top }, parent });
+            }
+            return;
+        }
+        match (phase, byte) {
+            (OPEN | AFTER, b'}') if top.count >= object.min && self.missing(object, &top) == 0 => {
+                out.push(self.pop(parent));
+            }
+            (AFTER, b',') => {
+                let comma = Frame { state: at(COMMA, 0), ..top };
+                if self.any_key(object, &top) {
+                    out.push(Thread { top: comma, parent });
+                }
+            }
+            (OPEN | COMMA, b'"') => self.open_keys(object, thread, out),
+            (COLON, b':') => out.push(Thread { top: Frame { state: at(VALUE, 0), ..top }, parent }),
+            (VALUE, _) => {
+                let node = top.q;
+                if has_byte(&grammar.first[node as usize], byte) {
+                    let after = Frame { state: at(AFTER, 0), q: 0, ..top };
+                    let below = self.push(after, parent);
+                    self.step(grammar, Thread { top: Frame::start(node), parent: below }, byte, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The threads in which a name has just been opened.
+    fn open_keys(&mut self, object: &Object, thread: Thread, out: &mut Vec<Thread>) {
+        let Thread { top, parent } = thread;
+        for (mode, keys) in object.modes.iter().enumerate() {
+            if !self.mode_open(object, &top, mode) {
+                continue;
+            }
+            let room = self.room(object, &top, mode);
+            if self.declared_below(object, &top, mode, 0, room) {
+                out.push(Thread {
+                    top: Frame { state: at(KEY, 0), kind: (mode as u32) << 16, ..top },
+                    parent,
+                });
+            }
+            if room && object.order_allows_free(self, &top) {
+                for (i, free) in keys.free.iter().enumerate() {
+                    let q = free.automaton.map_or(0, |a| self.automata[a as usize].start());
+                    let kind = (mode as u32) << 16 | (i as u32 + 1);
+                    out.push(Thread { top: Frame { state: at(KEY, 0), q, kind, ..top }, parent });
+                }
+            }
+        }
+    }
+
+    fn step_key(&mut self, object: &Object, thread: Thread, byte: u8, out: &mut Vec<Thread>) {
+        let Thread { top, parent } = thread;
+        let (mode, kind) = ((top.kind >> 16) as usize, top.kind & 0xffff);
+        let position = top.position();
+        let decoded = decode(top.partial, byte, Spelling::Json);
+        if kind == 0 {
+            let room = self.room(object, &top, mode);
+            match decoded {
+                Decoded::Char(c) => {
+                    let next = object.keys.child(position, c);
+                    if next != OFF && self.declared_below(object, &top, mode, next, room) {
+                        out.push(Thread {
+                            top: Frame { state: at(KEY, next), partial: BOUNDARY, ..top },
+                            parent,
+                        });
+                    }
+                }
+                Decoded::More(partial) => {
+                    let children = object.keys.children(position);
+                    let live = possible(partial, |low, high| {
+                        children.iter().any(|e| {
+                            (low..=high).contains(&e.0) && self.declared_below(object, &top, mode, e.1, room)
+                        })
+                    });
+                    if live {
+                        out.push(Thread { top: Frame { partial, ..top }, parent });
+                    }
+                }
+                Decoded::Close => {
+                    let word = object.keys.word(position);
+                    if word != NO_WORD && self.may_write(object, &top, mode, word, room) {
+                        let next = self.with_name(
+                            object,
+                            &top,
+                            mode,
+                            Some(word),
+                            object.modes[mode].values[word as usize],
+                        );
+                        out.push(Thread { top: next, parent });
+                    }
+                }
+                Decoded::Dead => {}
+            }
+            return;
+        }
+        let free = &object.modes[mode].free[kind as usize - 1];
+        match decoded {
+            Decoded::Char(c) => {
+                let q = match free.automaton {
+                    Some(a) => self.automata[a as usize].step(top.q, c),
+                    None => 0,
+                };
+                if free.automaton.is_some() && q == DEAD {
+                    return;
+                }
+                let next = if position == OFF_TRIE { OFF } else { object.keys.child(position, c) };
+                let position = if next == OFF { OFF_TRIE } else { next };
+                let text = if self.exact && object.unique_free {
+                    let new = self.texts.len() as u32 + 1;
+                    *self.texts.entry((top.text, c)).or_insert(new)
+                } else {
+                    0
+                };
+                out.push(Thread {
+                    top: Frame { state: at(KEY, position), q, text, partial: BOUNDARY, ..top },
+                    parent,
+                });
+            }
+            Decoded::More(partial) => {
+                let live = match free.automaton {
+                    Some(a) => {
+                        let automaton = &mut self.automata[a as usize];
+                        possible(partial, |low, high| automaton.any_in(top.q, low, high))
+                    }
+                    None => possible(partial, any_scalar),
+                };
+                if live {
+                    out.push(Thread { top: Frame { partial, ..top }, parent });
+                }
+            }
+            Decoded::Close => {
+                let declared = position != OFF_TRIE && object.keys.word(position) != NO_WORD;
+                let accepted = free.automaton.is_none_or(|a| self.automata[a as usize].accepts(top.q));
+                if declared || !accepted {
+                    return;
+                }
+                let mut next = self.with_name(object, &top, mode, None, free.value);
+                if self.exact && object.unique_free {
+                    let word = u64::from(top.text);
+                    let mut names = self.sets[top.names as usize].to_vec();
+                    match names.binary_search(&word) {
+                        Ok(_) => return,
+                        Err(place) => names.insert(place, word),
+                    }
+                    next.names = self.intern_set(names.into());
+                }
+                out.push(Thread { top: next, parent });
+            }
+            Decoded::Dead => {}
+        }
+    }
+
+    fn bit(&self, object: &Object, frame: &Frame, bit: usize) -> bool {
+        let word =
+            if object.bit_words() == 1 { frame.seen } else { self.sets[frame.seen as usize][bit / 64] };
+        word >> (bit % 64) & 1 == 1
+    }
+
+    /// Number of obligations not met.
+    fn missing(&self, object: &Object, frame: &Frame) -> u32 {
+        if object.bit_words() == 1 {
+            return (object.required[0] & !frame.seen).count_ones();
+        }
+        let seen = &self.sets[frame.seen as usize];
+        object.required.iter().zip(&**seen).map(|(r, s)| (r & !s).count_ones()).sum()
+    }
+
+    /// A mode may be used: the ordinary one always, a witness once.
+    fn mode_open(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
+        mode == 0 || !self.bit(object, frame, object.keys.words().len() + mode - 1)
+    }
+
+    /// True if a property that meets none of the open obligations still fits.
+    fn room(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
+        object.max == UNBOUNDED || {
+            // A witness meets its own obligation.
+            let missing = self.missing(object, frame) - u32::from(mode > 0);
+            object.max - frame.count.min(object.max) > missing
+        }
+    }
+
+    /// A declared name may be written now.
+    fn may_write(&self, object: &Object, frame: &Frame, mode: usize, word: u32, room: bool) -> bool {
+        let required = object.required[word as usize / 64] >> (word % 64) & 1 == 1;
+        object.modes[mode].values[word as usize] != NO_NODE
+            && !self.bit(object, frame, word as usize)
+            && (room || required && frame.count < object.max)
+            && object.order.as_ref().is_none_or(|order| self.in_order(object, order, frame, word))
+    }
+
+    /// Names come in the order of the schema: none before one that was written, none that skips a required one.
+    fn in_order(&self, object: &Object, order: &[u32], frame: &Frame, word: u32) -> bool {
+        let rank = order[word as usize];
+        (0..object.keys.words().len()).all(|other| {
+            let required = object.required[other / 64] >> (other % 64) & 1 == 1;
+            let seen = self.bit(object, frame, other);
+            !(seen && order[other] > rank || required && !seen && order[other] < rank)
+        }) && frame.names == 0
+    }
+
+    /// Some declared name at or below a node of the trie may be written.
+    fn declared_below(&self, object: &Object, frame: &Frame, mode: usize, node: u32, room: bool) -> bool {
+        let (low, high) = object.keys.range(node);
+        (low..high).any(|word| self.may_write(object, frame, mode, word, room))
+    }
+
+    fn any_key(&self, object: &Object, frame: &Frame) -> bool {
+        (0..object.modes.len()).any(|mode| {
+            let room = self.room(object, frame, mode);
+            self.mode_open(object, frame, mode)
+                && (room && !object.modes[mode].free.is_empty() && object.order_allows_free(self, frame)
+                    || self.declared_below(object, frame, mode, 0, room))
+        })
+    }
+
+    /// The frame after the closing quote of a name.
+    fn with_name(
+        &mut self,
+        object: &Object,
+        frame: &Frame,
+        mode: usize,
+        word: Option<u32>,
+        value: NodeId,
+    ) -> Frame {
+        let mut seen = frame.seen;
+        let bits = word.map(|w| w as usize).into_iter();
+        for bit in bits.chain((mode > 0).then(|| object.keys.words().len() + mode - 1)) {
+            if object.bit_words() == 1 {
+                seen |= 1 << bit;
+            } else {
+                let mut set = self.sets[seen as usize].clone();
+                set[bit / 64] |= 1 << (bit % 64);
+                seen = u64::from(self.intern_set(set));
+            }
+        }
+        let most = if object.max == UNBOUNDED { object.min } else { object.max };
+        let count = (frame.count + 1).min(most);
+        Frame {
+            state: at(COLON, 0),
+            seen,
+            q: value,
+            partial: BOUNDARY,
+            count,
+            text: 0,
+            names: frame.names,
+            kind: 0,
+            node: frame.node,
+        }
+    }
+}
+
+impl Object {
+    /// Free names come last where an order is kept, after all that is required.
+    fn order_allows_free(&self, recognizer: &Recognizer, frame: &Frame) -> bool {
+        self.order.is_none() || {
+            let names = self.keys.words().len();
+            (0..names).all(|i| self.required[i / 64] >> (i % 64) & 1 == 0 || recognizer.bit(self, frame, i))
+        }
+    }
+}
+
+impl Array {
+    fn counted(frame: &Frame, counter: usize) -> u32 {
+        (frame.seen >> (16 * counter)) as u32 & 0xffff
+    }
+
+    fn may_close(&self, frame: &Frame) -> bool {
+        frame.count >= self.min
+            && self.counters.iter().enumerate().all(|(i, c)| Self::counted(frame, i) >= c.min.min(0xffff))
+    }
+
+    /// The choices for the next item that no counter forbids.
+    fn open_choices<'s>(&'s self, frame: &Frame) -> impl Iterator<Item = &'s Choice> + use<'s> {
+        let frame = *frame;
+        self.choices(frame.count).iter().filter(move |choice| {
+            self.counters
+                .iter()
+                .enumerate()
+                .all(|(i, c)| choice.counts >> i & 1 == 0 || Self::counted(&frame, i) < c.max)
+        })
+    }
+
+    /// The frame after one more item.
+    fn after(&self, frame: &Frame, counts: u32) -> Frame {
+        let most = if self.max == UNBOUNDED { self.min.max(self.prefix.len() as u32) } else { self.max };
+        let mut seen = frame.seen;
+        for (i, counter) in self.counters.iter().enumerate().filter(|(i, _)| counts >> i & 1 == 1) {
+            let most = if counter.max == UNBOUNDED { counter.min } else { counter.max };
+            let next = (Self::counted(frame, i) + 1).min(most).min(0xffff);
+            seen = seen & !(0xffff << (16 * i)) | u64::from(next) << (16 * i);
+        }
+        Frame { state: at(AFTER, 0), count: (frame.count + 1).min(most), seen, ..*frame }
+    }
+}
