@@ -54,7 +54,7 @@ def absent() -> dict[str, list[str]]:
 
 ORDER = (
     *("encode", "encode_array", "encode_batch", "decode", "compile_grammar", "mask"),
-    *("draft", "sample", "top_k", "attention", "generate"),
+    *("apply_bitmask", "sample", "top_k", "attention", "draft", "generate"),
 )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from emulator import SANITIZER, EmulatedDevice
 
+import tokamask.sampling
+
 # A sanitized process runs few variants, because each costs seconds of g++; EMULATOR_THOROUGH runs all.
 QUICK = bool(SANITIZER) and not os.environ.get("EMULATOR_THOROUGH")
 
@@ -44,12 +46,18 @@ class Emulator:
             EmulatedDevice(), *args, **kwargs
         )
 
+    def apply_bitmask(self, logits, bitmask, rows) -> None:
+        self.call("sampling", "apply_bitmask", logits, bitmask, rows)
+
 
 class Rust:
     """The public functions on numpy arrays."""
 
     def call(self, module: str, function: str, *args, **kwargs):
         return getattr(importlib.import_module(f"tokamask.{module}"), function)(*args, **kwargs)
+
+    def apply_bitmask(self, logits, bitmask, rows) -> None:
+        tokamask.sampling.apply_bitmask(logits, bitmask, rows)
 
 
 class Gpu:
@@ -64,6 +72,13 @@ class Gpu:
         public = getattr(importlib.import_module(f"tokamask.{module}"), function)
         result = public(*map(to, args), **{k: to(v) for k, v in kwargs.items()})
         return tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else cupy.asnumpy(result)
+
+    def apply_bitmask(self, logits, bitmask, rows) -> None:
+        import cupy
+
+        there = cupy.asarray(logits)
+        tokamask.sampling.apply_bitmask(there, cupy.asarray(bitmask), cupy.asarray(rows))
+        logits[...] = cupy.asnumpy(there)
 
 
 @functools.cache

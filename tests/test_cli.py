@@ -65,6 +65,7 @@ def test_doctor_finds_nothing_broken(capfdbinary):
     findings = {finding["name"]: finding for finding in json.loads(out)}
     assert code == 0
     assert findings["tokamask"]["state"] == "ok"
+    assert findings["kernels"]["state"] == "ok"
 
 
 def bad_input(tmp_path):

@@ -131,7 +131,11 @@ def run_kernel_tests(
     )
 
 
-KERNEL_TESTS = {"top_k": "test_cuda_top_k.py", "sparse_decode": "test_cuda_attention.py"}
+KERNEL_TESTS = {
+    "top_k": "test_cuda_top_k.py",
+    "sample": "test_cuda_sample.py",
+    "sparse_decode": "test_cuda_attention.py",
+}
 
 
 def mutants() -> list[tuple[str, int]]:

@@ -188,7 +188,7 @@ def test_requests_learn_from_each_other_but_not_from_prompts():
     first.update([50, 51, 52, 53])
     assert len(drafter.session([1, 50]).propose(4)) > 0
     drafter.session([70, 71, 72, 73])
-    assert len(drafter.session([70, 71]).propose(4)) == 0
+    assert not {72, 73} & set(drafter.session([70, 71]).propose(8).token_ids.tolist())
     assert drafter.tokens == 4
 
 

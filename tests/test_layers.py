@@ -23,7 +23,7 @@ RUST_LAYERS = {
     "models": GROUND | {"vocabulary", "text"},
     "formats": GROUND | {"vocabulary", "text", "bpe", "models"},
     "tokenizer": GROUND | {"vocabulary", "text", "bpe", "models", "formats"},
-    "train": GROUND | {"vocabulary", "text", "bpe", "models", "tokenizer"},
+    "train": GROUND | {"vocabulary", "text", "bpe", "models", "formats", "tokenizer"},
     "grammar": GROUND | {"vocabulary"},
     "mask": GROUND | {"vocabulary", "grammar"},
     "draft": GROUND | {"vocabulary", "grammar", "mask"},

@@ -30,5 +30,27 @@ class Tokamask(Rival):
     def decode(self, files):
         return self._tokenizer(files).decode
 
+    def sample(self):
+        import tokamask as tm
+
+        sample = tm.sampling.sample
+        return lambda logits, bitmask, **options: (
+            lambda: sample(logits, bitmask=bitmask, seed=1, **options)[0]
+        )
+
+    def apply_bitmask(self):
+        import tokamask as tm
+
+        def prepare(logits, bitmask):
+            own = logits.copy()
+            return lambda: tm.apply_bitmask(own, bitmask)
+
+        return prepare
+
+    def top_k(self):
+        import tokamask as tm
+
+        return lambda scores, k: lambda: tm.selection.top_k(scores, k)
+
 
 ADAPTER = Tokamask()

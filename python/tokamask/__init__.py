@@ -3,7 +3,7 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import errors, sampling, selection
+from tokamask import attention, errors, sampling, selection, train
 from tokamask._core import CompiledGrammar, Drafter, DraftSession, Matcher, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.grammar import Grammar, Limits, compile
@@ -26,11 +26,13 @@ __all__ = [
     "__version__",
     "allocate_bitmask",
     "apply_bitmask",
+    "attention",
     "compile",
     "errors",
     "fill_bitmasks",
     "sampling",
     "selection",
+    "train",
     "verify_greedy",
     "verify_sampled",
 ]

@@ -2,7 +2,7 @@
 
 import builtins
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -142,7 +142,60 @@ def sample(
     tokens: _Array,
     logprobs: _Array,
 ) -> None: ...
+def decode(
+    q: _Array,
+    k_cache: _Array,
+    v_cache: _Array,
+    page_table: _Array,
+    selected: _Array | None,
+    seq_lens: _Array,
+    scale: float,
+    sinks: _Array | None,
+    out: _Array,
+    lse: _Array,
+) -> None: ...
+def tree_decode(
+    q: _Array,
+    k_cache: _Array,
+    v_cache: _Array,
+    page_table: _Array,
+    tree_mask: _Array,
+    k_tree: _Array,
+    v_tree: _Array,
+    seq_lens: _Array,
+    scale: float,
+    out: _Array,
+    lse: _Array,
+) -> None: ...
+def merge_states(v: _Array, lse: _Array, out: _Array, lse_out: _Array) -> None: ...
 def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: ...
+
+# Training
+
+_Counts = tuple[npt.NDArray[Any], ...]
+_Trained = tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]
+
+class PretokenCounter:
+    def __new__(cls, words: str, runs: str | None, by_line: bool) -> PretokenCounter: ...
+    def add_texts(self, texts: list[str]) -> None: ...
+    def add_blocks(self, blocks: list[bytes], places: list[tuple[str, int]]) -> None: ...
+    def add_counts(self, counts: _Counts) -> None: ...
+    def counts(self) -> _Counts: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def merge_counts(a: _Counts, b: _Counts) -> _Counts: ...
+def check_counts(counts: _Counts) -> None: ...
+def train_bpe(
+    counts: _Counts,
+    pre_tokenizer: str,
+    special_tokens: list[str],
+    initial_alphabet: bytes,
+    vocab_size: int,
+    min_frequency: int,
+    max_token_length: int | None,
+    report: Callable[[int], object] | None,
+) -> _Trained: ...
 
 # Grammars and matchers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -30,14 +29,14 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at the core, the machine, the optional packages and the demo model.
+    """Looks at the core, the machine, the optional packages, the demo model and the CUDA side.
 
     Examples
     --------
     >>> [f.state for f in examine() if f.name == "tokamask"]
     ['ok']
     """
-    return [*_core(), *_packages(), *_model()]
+    return [*_core(), *_packages(), *_model(), *_cuda()]
 
 
 def _core() -> Iterator[Finding]:
@@ -68,6 +67,27 @@ def _model() -> Iterator[Finding]:
         yield Finding("demo model", "ok", f"{path.name}, {path.stat().st_size / 1e6:.0f} MB")
     except ModelNotFoundError as error:
         yield Finding("demo model", "missing", str(error))
+
+
+def _cuda() -> Iterator[Finding]:
+    from tokamask.errors import KernelError
+    from tokamask.gpu import manifest, nvrtc
+
+    try:
+        yield Finding("kernels", "ok", f"{len(manifest.kernels())} CUDA kernels in the package")
+    except (OSError, ValueError) as error:
+        yield Finding("kernels", "broken", str(error))
+    use = "compiles the kernels ahead of time, no GPU needed"
+    try:
+        yield Finding("nvrtc", "ok", f"{'.'.join(map(str, nvrtc.version()))}: {use}")
+    except KernelError as error:
+        yield Finding("nvrtc", "missing", f"{use}: {error}")
+    from tokamask.gpu.launch import device_name
+
+    try:
+        yield Finding("gpu", "ok", device_name())
+    except KernelError as error:
+        yield Finding("gpu", "missing", str(error))
 
 
 if __name__ == "__main__":

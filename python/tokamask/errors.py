@@ -107,6 +107,14 @@ class ShapeError(TokamaskError, ValueError):
         self.name, self.expected, self.got = name, expected, got
 
 
+class CorpusError(TokamaskError, ValueError):
+    """Text or saved counts that training cannot read; ``position`` is the byte in the file."""
+
+    def __init__(self, message: str, *, path: str | None = None, position: int | None = None) -> None:
+        super().__init__(message)
+        self.path, self.position = path, position
+
+
 class KernelError(TokamaskError, RuntimeError):
     """A CUDA kernel that does not compile, load or launch."""
 

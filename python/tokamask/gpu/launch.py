@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tokamask.errors import KernelError
-from tokamask.gpu.arrays import Operand, operand
+from tokamask.errors import KernelError, ShapeError
+from tokamask.gpu.arrays import Operand, is_cuda, operand
 from tokamask.gpu.device import Argument
 from tokamask.gpu.manifest import Defines, flatten, kernels
 
@@ -59,6 +59,11 @@ def _cupy() -> Any:
     if not cupy.cuda.is_available():
         raise KernelError("CuPy finds no CUDA device or driver", kernel="", arch="")
     return cupy
+
+
+def device_name(index: int = 0) -> str:
+    """What the driver calls a GPU; raises :class:`KernelError` where there is none."""
+    return str(_cupy().cuda.runtime.getDeviceProperties(index)["name"].decode())
 
 
 class CudaDevice:
@@ -110,7 +115,14 @@ class CudaDevice:
         # CuPy passes a 64-bit integer where the kernel takes a pointer, which spares a DLPack round trip and bfloat16 views.
         if argument is None:
             return np.uint64(0)
-        return np.uint64(argument.pointer) if isinstance(argument, Operand) else argument
+        if not isinstance(argument, Operand):
+            return argument
+        if not is_cuda(argument.owner):
+            name = argument.name
+            raise ShapeError(
+                f"{name}: expected a CUDA array, got a host array", name=name, expected="CUDA", got="host"
+            )
+        return np.uint64(argument.pointer)
 
     def _stream(self) -> contextlib.AbstractContextManager[Any]:
         stack = contextlib.ExitStack()

@@ -18,7 +18,7 @@ use crate::errors::Result;
 /// Parameters
 /// ----------
 /// capacity_tokens : int
-///     Output tokens that the shared counts remember, 48 bytes each; the oldest and rarest give way.
+///     Output tokens that the shared counts remember, at most 48 bytes each; the oldest and rarest give way.
 /// recycle : int
 ///     Runners-up kept for each context whose logits are given to ``update``; 0 keeps none.
 /// verify_cost : list[float], optional
@@ -103,7 +103,7 @@ impl Drafter {
         self.0.tokens()
     }
 
-    /// Bytes that the shared structures may grow to; each session adds about 28 a token while it lives.
+    /// Bytes that the shared structures hold now; each session adds about 28 a token while it lives.
     #[getter]
     fn nbytes(&self) -> usize {
         self.0.bytes()

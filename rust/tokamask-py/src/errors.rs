@@ -4,9 +4,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tokamask::error::{
-    Error, GrammarError, LimitError, RejectedTokenError, RollbackError, ShapeError, SpecialTokenError,
-    UnknownTokenError, UnsatisfiableError, UnsupportedComponentError, UnsupportedKeywordError,
-    VocabularyError,
+    CorpusError, Error, GrammarError, LimitError, RejectedTokenError, RollbackError, ShapeError,
+    SpecialTokenError, UnknownTokenError, UnsatisfiableError, UnsupportedComponentError,
+    UnsupportedKeywordError, VocabularyError,
 };
 
 /// The result of a binding: a core error, or a Python exception raised on the way.
@@ -32,6 +32,7 @@ macro_rules! from_core {
 }
 
 from_core!(
+    CorpusError,
     Error,
     GrammarError,
     LimitError,
@@ -125,6 +126,11 @@ fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             fields.set_item("expected", expected)?;
             fields.set_item("got", got)?;
             "ShapeError"
+        }
+        Error::Corpus(CorpusError { path, position, .. }) => {
+            fields.set_item("path", path)?;
+            fields.set_item("position", position)?;
+            "CorpusError"
         }
     };
     let class = py.import("tokamask.errors")?.getattr(class)?;

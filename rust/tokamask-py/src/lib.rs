@@ -12,6 +12,7 @@ mod grammar;
 mod kernels;
 mod matcher;
 mod tokenizer;
+mod train;
 mod vocabulary;
 
 use pyo3::prelude::*;
@@ -26,11 +27,13 @@ mod _core {
     #[pymodule_export]
     use crate::grammar::{read_json_schema, read_regex, GrammarSource};
     #[pymodule_export]
-    use crate::kernels::{apply_bitmask, sample, top_k};
+    use crate::kernels::{apply_bitmask, decode, merge_states, sample, top_k, tree_decode};
     #[pymodule_export]
     use crate::matcher::{compile_grammar, fill_bitmasks, CompiledGrammar, Matcher};
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
+    #[pymodule_export]
+    use crate::train::{check_counts, merge_counts, train_bpe, PretokenCounter};
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }

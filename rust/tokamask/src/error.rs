@@ -186,6 +186,32 @@ pub struct ShapeError {
     pub got: String,
 }
 
+/// Text or counts that training cannot read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{reason}{}{}", At("file", path.as_deref()), At("byte", position.map(|p| p.to_string()).as_deref()))]
+pub struct CorpusError {
+    /// What is wrong.
+    pub reason: String,
+    /// The file.
+    pub path: Option<String>,
+    /// Byte in the file.
+    pub position: Option<u64>,
+}
+
+impl CorpusError {
+    /// An error with a reason only.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), path: None, position: None }
+    }
+
+    /// Names the file and the byte.
+    #[must_use]
+    pub fn at(mut self, path: impl Into<String>, position: u64) -> Self {
+        (self.path, self.position) = (Some(path.into()), Some(position));
+        self
+    }
+}
+
 /// Everything that reading, compiling or matching a grammar can end in.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -212,6 +238,8 @@ pub enum Error {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
 }
 
 /// ` (name value)` if there is a value.

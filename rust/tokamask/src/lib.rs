@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! draft -> mask -> grammar -> vocabulary -> ids, error
-//! tokenizer -> bpe, models, text, formats -> vocabulary
+//! train -> tokenizer -> bpe, models, text, formats -> vocabulary
 //! kernels -> error
 //! ```
 //!
@@ -21,4 +21,5 @@ pub mod kernels;
 pub mod mask;
 pub mod text;
 pub mod tokenizer;
+pub mod train;
 pub mod vocabulary;

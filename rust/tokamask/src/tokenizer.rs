@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::bpe::{Bpe, Merges};
-use crate::error::{Error, UnknownTokenError, VocabularyError};
+use crate::bpe::encoder::{Count, Encoder, Sink, BATCH};
+use crate::bpe::Merges;
+use crate::error::{Error, LimitError, UnknownTokenError, VocabularyError};
 use crate::formats::{self, Definition, Settings};
 use crate::ids::TokenId;
 use crate::text::added::{AddedTokens, Allowed, Part};
@@ -18,7 +19,7 @@ pub struct Tokenizer {
     definition: Definition,
     added: AddedTokens,
     pretokenizer: PreTokenizer,
-    bpe: Bpe,
+    encoder: Encoder,
 }
 
 impl Tokenizer {
@@ -50,12 +51,12 @@ impl Tokenizer {
             }
         }
         let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
-        let bpe = Bpe::new(&slices, merges, settings.whole_pieces)?;
+        let encoder = Encoder::new(&slices, merges, settings.whole_pieces)?;
         Ok(Self {
             vocabulary: Arc::new(vocabulary),
             added: AddedTokens::new(settings.added.clone())?,
             pretokenizer: PreTokenizer::new(&settings.steps)?,
-            bpe,
+            encoder,
             definition,
         })
     }
@@ -85,35 +86,61 @@ impl Tokenizer {
         &self.vocabulary
     }
 
-    /// Appends the ids of `text`.
+    /// Sends the ids of `text` to a sink.
     pub fn encode_into(
         &self,
         text: &str,
         add_special_tokens: bool,
         allowed: &Allowed,
-        ids: &mut Vec<u32>,
+        sink: &mut impl Sink,
     ) -> Result<(), Error> {
         let settings = &self.definition.settings;
         if add_special_tokens {
-            ids.extend_from_slice(&settings.prefix);
+            sink.ids(&settings.prefix);
         }
-        let mut spans = Vec::new();
         let mut failed = Ok(());
         self.added.parts(text, allowed, |part| match part {
-            Part::Token(id, _) => ids.push(id),
-            Part::Text(text, _) => match self.pretokenizer.split(text, &mut spans) {
-                Ok(()) => {
-                    for &(start, end) in &spans {
-                        self.bpe.encode_piece(&text.as_bytes()[start..end], ids);
-                    }
-                }
-                Err(error) => failed = Err(error),
-            },
+            Part::Token(id, _) => sink.ids(&[id]),
+            Part::Text(text, _) if failed.is_ok() => failed = self.encode_ordinary(text, sink),
+            Part::Text(..) => {}
         })?;
         failed?;
         if add_special_tokens {
-            ids.extend_from_slice(&settings.suffix);
+            sink.ids(&settings.suffix);
         }
+        Ok(())
+    }
+
+    /// Text without added tokens.
+    fn encode_ordinary(&self, text: &str, sink: &mut impl Sink) -> Result<(), Error> {
+        // Positions are 32 bits in the hot path.
+        if text.len() > u32::MAX as usize {
+            return Err(LimitError { limit: "bytes of one text".into(), value: text.len() as u64 }.into());
+        }
+        if let Some(rule) = self.pretokenizer.single_rule() {
+            let mut splitter = rule.pieces(text.as_bytes());
+            self.encoder.encode(text.as_bytes(), |starts| splitter.fill(starts, BATCH), sink);
+            return Ok(());
+        }
+        let mut spans = Vec::new();
+        self.pretokenizer.split(text, &mut spans)?;
+        let mut spans = spans.into_iter().peekable();
+        self.encoder.encode(
+            text.as_bytes(),
+            |starts| {
+                // A batch is a run of pieces without gaps.
+                while let Some((start, end)) = spans.next() {
+                    if starts.is_empty() {
+                        starts.push(start as u32);
+                    }
+                    starts.push(end as u32);
+                    if starts.len() > BATCH || spans.peek().is_none_or(|next| next.0 != end) {
+                        break;
+                    }
+                }
+            },
+            sink,
+        );
         Ok(())
     }
 
@@ -148,7 +175,9 @@ impl Tokenizer {
 
     /// The number of ids of `text`.
     pub fn count(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<usize, Error> {
-        Ok(self.encode(text, add_special_tokens, allowed)?.len())
+        let mut count = Count::default();
+        self.encode_into(text, add_special_tokens, allowed, &mut count)?;
+        Ok(count.0)
     }
 
     /// The bytes that ids spell.

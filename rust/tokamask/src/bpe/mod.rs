@@ -4,8 +4,17 @@
 //! adjacent pair may merge, merge the pair of lowest rank, the leftmost of equals. Everything
 //! faster in this folder must give the same ids.
 
+// Code that is compiled twice, for wide vectors and portably, must inline into both callers.
+#![allow(clippy::inline_always)]
+
+pub mod cache;
+pub mod encoder;
+pub mod huge;
+pub mod keys;
+pub mod lanes;
 pub mod merge;
 pub mod pairs;
+pub mod whole;
 
 use rustc_hash::FxHashMap;
 
@@ -43,29 +52,17 @@ pub struct Bpe {
     pub(crate) halves: Vec<(u32, u32)>,
     /// Symbol of each token id; `NONE` for tokens that merging cannot reach.
     pub(crate) symbols: Vec<u32>,
-    /// Bytes to id: the tokens that a whole piece becomes at once.
-    pub(crate) whole: FxHashMap<Box<[u8]>, u32>,
-    longest: usize,
 }
 
 impl Bpe {
     /// Builds the tables from token bytes by id (`None` for ids that merging never produces).
-    ///
-    /// `whole_pieces`: a piece that is a token becomes that token even if merging would not reach
-    /// it (tiktoken ranks, `ignore_merges`).
-    pub fn new(
-        tokens: &[Option<&[u8]>],
-        merges: &Merges,
-        whole_pieces: bool,
-    ) -> Result<Self, VocabularyError> {
+    pub fn new(tokens: &[Option<&[u8]>], merges: &Merges) -> Result<Self, VocabularyError> {
         let mut bpe = Self {
             bytes: Box::new([NONE; 256]),
             pairs: Pairs::new(tokens.len()),
             ids: Vec::with_capacity(tokens.len()),
             halves: Vec::with_capacity(tokens.len()),
             symbols: vec![NONE; tokens.len()],
-            whole: FxHashMap::default(),
-            longest: tokens.iter().flatten().map(|t| t.len()).max().unwrap_or(0),
         };
         if tokens.len() > MAX_SYMBOLS {
             return Err(VocabularyError::new(format!("more than {MAX_SYMBOLS} tokens")));
@@ -80,12 +77,6 @@ impl Bpe {
         match merges {
             Merges::Ranks => bpe.learn_from_ranks(tokens),
             Merges::List(list) => bpe.learn_from_list(tokens, list)?,
-        }
-        bpe.whole.reserve(tokens.len());
-        for (id, token) in tokens.iter().enumerate() {
-            if let Some(token) = token.filter(|_| whole_pieces || bpe.symbols[id] != NONE) {
-                bpe.whole.entry(token.into()).or_insert(id as u32);
-            }
         }
         Ok(bpe)
     }
@@ -167,15 +158,10 @@ impl Bpe {
         true
     }
 
-    /// Appends the ids of one piece.
+    /// Appends the ids of one piece, by merging alone.
     ///
     /// Bytes that the vocabulary lacks are left out, as the tokenizers whose files we read do.
     pub fn encode_piece(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        if piece.len() <= self.longest {
-            if let Some(&id) = self.whole.get(piece) {
-                return ids.push(id);
-            }
-        }
         let mut symbols: Vec<u32> =
             piece.iter().map(|&byte| self.bytes[byte as usize]).filter(|&symbol| symbol != NONE).collect();
         merge::encode(&self.pairs, &mut symbols);

@@ -1,20 +1,23 @@
 //! The map from a pair of symbols to the symbol they merge into.
 
+use bytemuck::Zeroable;
+
+use super::huge::{prefetch, Huge};
 use super::NONE;
 
 /// Lines of eight packed entries (21 + 21 bits of pair, 22 bits of symbol + 1), filled from the
 /// front; a full line goes on in the next. A lookup compares a whole line without branches.
 pub struct Pairs {
-    lines: Vec<Line>,
+    lines: Huge<Line>,
     shift: u32,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Zeroable)]
 #[repr(align(64))]
 struct Line([u64; 8]);
 
 /// Two symbols as one key.
-#[inline]
+#[inline(always)]
 pub fn key(left: u32, right: u32) -> u64 {
     u64::from(left) << 21 | u64::from(right)
 }
@@ -23,12 +26,18 @@ impl Pairs {
     /// Room for about `pairs` entries at a load of one half.
     pub fn new(pairs: usize) -> Self {
         let lines = (pairs.max(16) * 2).next_power_of_two() / 8;
-        Self { lines: vec![Line([0; 8]); lines], shift: 64 - lines.trailing_zeros() }
+        Self { lines: Huge::zeroed(lines), shift: 64 - lines.trailing_zeros() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn home(&self, key: u64) -> usize {
         (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+    }
+
+    /// Brings the line of a key into the cache.
+    #[inline(always)]
+    pub fn prefetch(&self, key: u64) {
+        prefetch(&self.lines, self.home(key));
     }
 
     /// Adds a pair; it must be absent and the table must have room.
@@ -51,7 +60,7 @@ impl Pairs {
     }
 
     /// The same by key.
-    #[inline]
+    #[inline(always)]
     pub fn get_key(&self, key: u64) -> u32 {
         let mut at = self.home(key);
         loop {

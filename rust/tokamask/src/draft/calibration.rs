@@ -1,93 +1,174 @@
 //! How often support of a kind turned out right, learned while serving, and how to weigh kinds against each other.
+//!
+//! Each kind of support (which source, how long a match, how much of the evidence, how much evidence) has a cell: its hit
+//! rate on verified tokens. The logits of the cells that speak of a candidate are summed with weights that are learned
+//! as well, one set for each combination of match lengths: logistic mixing, as in context-mixing compressors.
+//! Tried without gain: a noisy-or of the best two cells, a final correction by score and depth, weights by depth.
 
-use super::evidence::{Evidence, CANDIDATES, OPINIONS, SILENT};
+use super::candidates::Candidates;
+use super::evidence::{source, Evidence, COMMON, OPINIONS, SILENT};
+use super::tree::Source;
 
 /// Step of the mixing weights.
-const LEARNING_RATE: f32 = 0.02;
+const LEARNING_RATE: f32 = 0.017;
+/// Step of the bias of each set of weights.
+const BIAS_RATE: f32 = 0.03;
 /// Hit rates follow about this many of their latest observations.
 const MEMORY: f32 = 400.0;
+/// Scores below this are not worth an exponential in the sum of all candidates.
+const NEGLIGIBLE: f32 = -5.0;
 
 /// Hit rate of one kind of support.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     rate: f32,
-    logit: f32,
     seen: f32,
 }
 
-/// Online calibration: a hit rate for each kind of support, mixed in the logistic domain with learned weights.
+impl Cell {
+    fn observe(&mut self, times: f32, hits: f32) {
+        self.seen = (self.seen + times).min(MEMORY);
+        self.rate += (hits - times * self.rate) / self.seen;
+        self.rate = self.rate.clamp(0.001, 0.999);
+    }
+}
+
+/// Online calibration of everything that sources say.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     cells: Vec<Cell>,
+    /// Of each cell's rate; apart, so that scoring touches little memory.
+    logits: Vec<f32>,
     weights: Vec<[f32; OPINIONS]>,
+    biases: Vec<f32>,
 }
 
 fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
 
-fn logistic(x: f32) -> f32 {
+/// The probability of a score.
+pub fn logistic(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
 impl Calibration {
-    /// Starts from prior hit rates, counted as `strength` observations each.
+    /// Starts from prior hit rates, counted as `strength` observations each, and the same weights in each set.
     pub fn new(
         priors: impl IntoIterator<Item = f32>,
         strength: f32,
         sets: usize,
         weights: [f32; OPINIONS],
     ) -> Self {
-        let cells = priors
-            .into_iter()
-            .map(|p| p.clamp(0.002, 0.998))
-            .map(|rate| Cell { rate, logit: logit(rate), seen: strength })
-            .collect();
-        Self { cells, weights: vec![weights; sets] }
+        let rates = priors.into_iter().map(|p| p.clamp(0.002, 0.998));
+        let cells: Vec<Cell> = rates.map(|rate| Cell { rate, seen: strength }).collect();
+        let logits = cells.iter().map(|cell| logit(cell.rate)).collect();
+        Self { cells, logits, weights: vec![weights; sets], biases: vec![0.0; sets] }
     }
 
-    /// Acceptance probability of each candidate; together at most 1.
-    pub fn probabilities(&self, evidence: &Evidence, out: &mut [f32; CANDIDATES]) {
+    /// Scores all candidates, and of the commonest tokens those that reach `least`; the total of their probabilities.
+    pub fn score(&self, evidence: &Evidence, common: &[u32], least: f32, out: &mut Candidates) -> f32 {
+        out.clear();
         let weights = &self.weights[evidence.set];
-        let mut total = 0.0;
-        for (cells, p) in evidence.cells[..evidence.len].iter().zip(out.iter_mut()) {
-            *p = logistic(self.mixed(weights, cells));
-            total += *p;
-        }
-        if total > 1.0 {
-            for p in &mut out[..evidence.len] {
-                *p /= total;
-            }
-        }
-    }
-
-    fn mixed(&self, weights: &[f32; OPINIONS], cells: &[u16; OPINIONS]) -> f32 {
-        let mut sum = 0.0;
-        for (&weight, &cell) in weights.iter().zip(cells) {
+        let mut base = self.biases[evidence.set];
+        let mut unnamed = [0.0; OPINIONS];
+        for (opinion, &cell) in evidence.unnamed.iter().enumerate() {
             if cell != SILENT {
-                sum += weight * self.cells[cell as usize].logit;
+                unnamed[opinion] = self.logits[cell as usize];
+                base += weights[opinion] * unnamed[opinion];
             }
         }
-        sum
+        for support in &evidence.supports {
+            let opinion = support.opinion as usize;
+            if let Some(at) = out.entry(support.token, base, source(support.opinion)) {
+                out.scores[at] += weights[opinion] * (self.logits[support.cell as usize] - unnamed[opinion]);
+            }
+        }
+        for (rank, &token) in common.iter().enumerate() {
+            let score = base + weights[COMMON] * self.logits[evidence.common as usize + rank];
+            if score < least {
+                break;
+            }
+            if out.get(token).is_none() {
+                out.entry(token, score, Source::Shared);
+            }
+        }
+        out.scores[..out.len].iter().filter(|&&score| score > NEGLIGIBLE).map(|&score| logistic(score)).sum()
     }
 
-    /// Learns from what the target really wrote.
-    pub fn learn(&mut self, evidence: &Evidence, truth: u32) {
-        for (cells, &token) in evidence.cells[..evidence.len].iter().zip(&evidence.tokens) {
-            let hit = if token == truth { 1.0 } else { 0.0 };
-            let error = hit - logistic(self.mixed(&self.weights[evidence.set], cells));
-            let weights = &mut self.weights[evidence.set];
-            for (weight, &cell) in weights.iter_mut().zip(cells) {
-                if cell == SILENT {
-                    continue;
-                }
-                let cell = &mut self.cells[cell as usize];
-                *weight += LEARNING_RATE * error * cell.logit;
-                cell.seen = (cell.seen + 1.0).min(MEMORY);
-                cell.rate += (hit - cell.rate) / cell.seen;
-                cell.rate = cell.rate.clamp(0.001, 0.999);
-                cell.logit = logit(cell.rate);
+    /// Learns from what the target really wrote. `scored` is the scratch space of [`Calibration::score`].
+    pub fn learn(&mut self, evidence: &Evidence, common: &[u32], truth: u32, scored: &mut Candidates) {
+        self.score(evidence, common, f32::MIN, scored);
+        let mut errors = [0.0; super::candidates::CANDIDATES];
+        let mut total_error = 0.0;
+        for (at, error) in errors.iter_mut().enumerate().take(scored.len) {
+            *error = f32::from(u8::from(scored.tokens[at] == truth)) - logistic(scored.scores[at]);
+            total_error += *error;
+        }
+        let named = self.learn_named(evidence, truth, scored, &errors);
+        self.learn_common(evidence, common, truth, scored, &errors);
+        let weights = &mut self.weights[evidence.set];
+        let known = scored.get(truth).is_some();
+        for (opinion, &cell) in evidence.unnamed.iter().enumerate() {
+            if cell != SILENT {
+                let cell = cell as usize;
+                weights[opinion] += LEARNING_RATE * self.logits[cell] * (total_error - named[opinion].error);
+                let hits = f32::from(u8::from(known && !named[opinion].hit));
+                self.cells[cell].observe(scored.len as f32 - named[opinion].count, hits);
+                self.logits[cell] = logit(self.cells[cell].rate);
+            }
+        }
+        self.biases[evidence.set] += BIAS_RATE * total_error;
+    }
+
+    fn learn_named(
+        &mut self,
+        evidence: &Evidence,
+        truth: u32,
+        scored: &Candidates,
+        errors: &[f32],
+    ) -> [Named; OPINIONS] {
+        let mut named = [Named::default(); OPINIONS];
+        for support in &evidence.supports {
+            let Some(at) = scored.get(support.token) else { continue };
+            let (opinion, cell) = (support.opinion as usize, support.cell as usize);
+            let hit = support.token == truth;
+            self.weights[evidence.set][opinion] += LEARNING_RATE * self.logits[cell] * errors[at];
+            self.cells[cell].observe(1.0, f32::from(u8::from(hit)));
+            named[opinion].count += 1.0;
+            named[opinion].error += errors[at];
+            named[opinion].hit |= hit;
+        }
+        for support in &evidence.supports {
+            self.logits[support.cell as usize] = logit(self.cells[support.cell as usize].rate);
+        }
+        named
+    }
+
+    fn learn_common(
+        &mut self,
+        evidence: &Evidence,
+        common: &[u32],
+        truth: u32,
+        scored: &Candidates,
+        errors: &[f32],
+    ) {
+        for (rank, &token) in common.iter().enumerate() {
+            let cell = evidence.common as usize + rank;
+            let Some(at) = scored.get(token) else { continue };
+            if evidence.supports.iter().all(|support| support.token != token) {
+                self.weights[evidence.set][COMMON] += LEARNING_RATE * self.logits[cell] * errors[at];
+                self.cells[cell].observe(1.0, f32::from(u8::from(token == truth)));
+                self.logits[cell] = logit(self.cells[cell].rate);
             }
         }
     }
+}
+
+/// What one opinion's named candidates add up to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Named {
+    count: f32,
+    error: f32,
+    hit: bool,
 }

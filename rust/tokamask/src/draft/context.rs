@@ -3,8 +3,11 @@
 /// Longest context that sources look at.
 pub const REACH: usize = 32;
 
-/// Lengths at which the shared counts know contexts.
-pub const ORDERS: [usize; 6] = [1, 2, 3, 4, 6, 8];
+/// What the shared counts know contexts by: which of the newest tokens, 0 being the last. The first are whole
+/// suffixes; the others leave a gap, and know more when text varies in one place.
+pub const VIEWS: [&[usize]; 6] = [&[0], &[0, 1], &[0, 1, 2], &[0, 1, 2, 3, 4], &[1], &[0, 2]];
+/// How many of [`VIEWS`] are whole suffixes.
+pub const SUFFIXES: usize = 4;
 
 /// Up to [`REACH`] tokens, newest first.
 #[derive(Clone, Copy, Debug)]
@@ -38,18 +41,27 @@ impl Context {
         &self.tokens[..self.len as usize]
     }
 
-    /// One hash for each length of [`ORDERS`] that the context has.
-    pub fn hashes(&self) -> ([u64; ORDERS.len()], usize) {
-        let mut hashes = [0; ORDERS.len()];
-        let (mut known, mut hash) = (0, 0x9e37_79b9_7f4a_7c15_u64);
-        for (i, &token) in self.newest_first().iter().enumerate().take(ORDERS[ORDERS.len() - 1]) {
-            hash = mix(hash ^ u64::from(token));
-            if i + 1 == ORDERS[known] {
-                hashes[known] = hash;
+    /// A hash for each of [`VIEWS`], if the context is long enough.
+    pub fn hashes(&self) -> [Option<u64>; VIEWS.len()] {
+        let mut hashes = [None; VIEWS.len()];
+        let tokens = self.newest_first();
+        let mut suffix = 0x9e37_79b9_7f4a_7c15;
+        let mut known = 0;
+        for (view, hash) in VIEWS.iter().zip(&mut hashes).take(SUFFIXES) {
+            while known < view.len() {
+                let Some(&token) = tokens.get(known) else { break };
+                suffix = mix(suffix ^ u64::from(token));
                 known += 1;
             }
+            *hash = (known == view.len()).then_some(suffix);
         }
-        (hashes, known)
+        for (i, view) in VIEWS.iter().enumerate().skip(SUFFIXES) {
+            let start = mix(i as u64);
+            let gapped =
+                view.iter().try_fold(start, |hash, &at| Some(mix(hash ^ u64::from(*tokens.get(at)?))));
+            hashes[i] = gapped;
+        }
+        hashes
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::calibration::Calibration;
 use super::cost::VerifyCost;
 use super::counts::Counts;
+use super::frequent::Frequent;
 use super::recycled::Recycled;
 use super::session::DraftSession;
 use super::sources;
@@ -12,7 +13,7 @@ use super::sources;
 /// How a [`Drafter`] is set up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Output tokens that the shared counts remember, about 48 bytes each.
+    /// Output tokens that the shared counts remember, at most 48 bytes each.
     pub capacity_tokens: usize,
     /// Runners-up kept for each context whose logits are given; 0 keeps none.
     pub recycle: usize,
@@ -32,6 +33,7 @@ const BYTES_PER_TOKEN: usize = 48;
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub counts: Counts,
+    pub frequent: Frequent,
     pub recycled: Option<Recycled>,
     pub calibration: Calibration,
     pub tokens: u64,
@@ -49,6 +51,7 @@ impl Drafter {
     pub fn new(settings: Settings) -> Arc<Self> {
         let rows = (settings.capacity_tokens / 8).clamp(1 << 10, 1 << 17);
         let shared = Shared {
+            frequent: Frequent::default(),
             counts: Counts::with_bytes(settings.capacity_tokens * BYTES_PER_TOKEN),
             recycled: (settings.recycle > 0).then(|| Recycled::new(rows, settings.recycle)),
             calibration: sources::calibration(),
@@ -72,7 +75,7 @@ impl Drafter {
         self.read().tokens
     }
 
-    /// Bytes that the shared structures may grow to.
+    /// Bytes that the shared structures hold now; the counts grow up to 48 for each token of the capacity.
     pub fn bytes(&self) -> usize {
         let shared = self.read();
         shared.counts.bytes() + shared.recycled.as_ref().map_or(0, Recycled::bytes)

@@ -4,8 +4,8 @@ use super::context::{mix, Context, REACH};
 
 /// Occurrences looked at for one context.
 pub const OCCURRENCES: usize = 16;
-/// Links followed at most, other contexts of the same bucket included.
-const STEPS: usize = 24;
+/// Links followed at most along one chain, other contexts of the same bucket included.
+const STEPS: usize = 16;
 
 /// A place where the end of a context stood before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,10 @@ impl History {
                 found.push(Occurrence { position: place.position + 1, length });
             }
         }
-        self.walk(&self.long, newest_first, end, found);
+        // A list that was not cut short holds every place of two tokens or more; then only single tokens are new.
+        if ahead == 0 || above.len() >= OCCURRENCES {
+            self.walk(&self.long, newest_first, end, found);
+        }
         self.walk(&self.short, newest_first, end, found);
         found.sort_unstable_by_key(|place| std::cmp::Reverse(place.position));
     }
@@ -122,9 +125,8 @@ impl History {
             return;
         }
         let mut at = chain.heads[chain.bucket(newest_first.iter().copied())];
-        let mut added = 0;
         for _ in 0..STEPS {
-            if at == 0 || found.len() >= OCCURRENCES || added >= 12 {
+            if at == 0 || found.len() >= OCCURRENCES {
                 return;
             }
             let position = at - 1;
@@ -136,7 +138,6 @@ impl History {
             let length = older.zip(newest_first).take_while(|(a, b)| a == b).count();
             if length >= chain.order {
                 found.push(Occurrence { position, length: length as u32 });
-                added += 1;
             }
         }
     }

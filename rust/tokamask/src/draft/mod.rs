@@ -5,11 +5,13 @@
 //! the likeliest paths become a [`DraftTree`], as many as are worth their verification ([`VerifyCost`]).
 
 mod calibration;
+mod candidates;
 mod context;
 mod cost;
 mod counts;
 mod drafter;
 mod evidence;
+mod frequent;
 mod history;
 mod recycled;
 mod session;

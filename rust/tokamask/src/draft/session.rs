@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::context::{Context, ORDERS};
+use super::calibration::logistic;
+use super::candidates::Candidates;
+use super::context::Context;
 use super::drafter::{Drafter, Shared};
-use super::evidence::{Evidence, CANDIDATES};
+use super::evidence::Evidence;
+use super::frequent::Frequent;
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::Recycled;
-use super::sources;
+use super::sources::{self, COMMON_RANKS};
 use super::tree::{Choice, DraftTree};
 
 /// Likeliest tokens after each of some positions, `width` for each, best first.
@@ -50,6 +53,7 @@ pub struct DraftSession {
 #[derive(Debug, Default)]
 struct Scratch {
     evidence: Evidence,
+    candidates: Candidates,
     found: Vec<Occurrence>,
     places: Vec<Occurrence>,
     expanded: Vec<Option<Expanded>>,
@@ -115,7 +119,7 @@ impl DraftSession {
 
     fn observe(&mut self, shared: &mut Shared, token: u32) {
         let context = Context::of(self.history.tokens());
-        let Scratch { evidence, found, .. } = &mut self.scratch;
+        let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
         self.history.find(&context, 0, &[], found);
         sources::gather(
             &context,
@@ -126,13 +130,17 @@ impl DraftSession {
             shared.recycled.as_ref(),
             evidence,
         );
-        shared.calibration.learn(evidence, token);
-        let (hashes, known) = context.hashes();
-        for &hash in &hashes[..known.min(ORDERS.len())] {
+        shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
+        for hash in context.hashes().into_iter().flatten() {
             shared.counts.add(hash, token);
         }
+        shared.frequent.add(token);
         self.history.push(token);
     }
+}
+
+fn common(frequent: &Frequent) -> &[u32] {
+    &frequent.top()[..frequent.top().len().min(COMMON_RANKS)]
 }
 
 impl Scratch {
@@ -193,26 +201,28 @@ impl Scratch {
             evidence,
         );
         self.expanded[(node + 1) as usize] = Some(place);
-        let mut probs = [0.0; CANDIDATES];
-        shared.calibration.probabilities(evidence, &mut probs);
         if self.queue.len() > remaining {
             self.queue.drain(..self.queue.len() - remaining);
         }
-        for (i, p) in probs.iter().enumerate().take(evidence.len) {
-            let choice = Choice {
-                token: evidence.tokens[i],
-                parent: node,
-                prob: p * prob,
-                source: evidence.source(i),
-            };
+        let least = if self.queue.len() == remaining { self.queue[0].prob / prob } else { 0.0 };
+        let least_score = (least / (1.0 - least)).ln(); // minus infinity where anything goes
+        let candidates = &mut self.candidates;
+        let total = shared.calibration.score(evidence, common(&shared.frequent), least_score, candidates);
+        let prob = prob / total.max(1.0);
+        for i in 0..candidates.len {
+            if candidates.scores[i] <= least_score {
+                continue;
+            }
+            let prob = prob * logistic(candidates.scores[i]);
             if self.queue.len() == remaining {
-                if self.queue[0].prob >= choice.prob {
+                if self.queue[0].prob >= prob {
                     continue;
                 }
                 self.queue.remove(0);
             }
-            let at = self.queue.partition_point(|queued| queued.prob < choice.prob);
-            self.queue.insert(at, choice);
+            let at = self.queue.partition_point(|queued| queued.prob < prob);
+            let (token, source) = (candidates.tokens[i], candidates.sources[i]);
+            self.queue.insert(at, Choice { token, parent: node, prob, source });
         }
     }
 }

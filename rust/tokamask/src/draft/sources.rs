@@ -1,61 +1,58 @@
-//! Asks every source what may follow a context.
+//! Asks every source what may follow a context, and sorts what it says into kinds.
 
 use super::calibration::Calibration;
-use super::context::{Context, ORDERS};
-use super::counts::{Counts, Follower};
+use super::context::{Context, SUFFIXES, VIEWS};
+use super::counts::{Counts, Follower, BUCKET};
 use super::evidence::{Evidence, OPINIONS, OWN, RECYCLED};
-use super::history::{History, Occurrence};
+use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::{Key, Recycled};
 
-/// Match lengths are told apart up to these bounds.
+/// Match lengths of the own history are told apart up to these bounds.
 const LENGTHS: [u32; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
-/// Hit rates to start from, for a continuation that always followed a match of the length.
-const LENGTH_PRIOR: [f32; 10] = [0.25, 0.40, 0.55, 0.65, 0.78, 0.84, 0.90, 0.93, 0.95, 0.96];
-/// Share of the occurrences that agree, in buckets; the last is "does not name this token".
+/// Hit rates to start from: a continuation that always followed a match of the length.
+const LENGTH_PRIOR: [f32; LENGTHS.len()] = [0.25, 0.40, 0.55, 0.65, 0.78, 0.84, 0.90, 0.93, 0.95, 0.96];
+/// The same for the views of the shared counts.
+const VIEW_PRIOR: [f32; VIEWS.len()] = [0.20, 0.32, 0.44, 0.56, 0.24, 0.24];
+/// Bounds of the share of the occurrences that agree; beyond the last bucket stands "does not name this token".
 const SHARES: [f32; 5] = [0.0, 0.12, 0.3, 0.6, 0.95];
-const SHARE_PRIOR: [f32; 6] = [0.08, 0.2, 0.4, 0.65, 0.95, 0.03];
-const RANK_PRIOR: [f32; 9] = [0.52, 0.16, 0.08, 0.05, 0.035, 0.025, 0.02, 0.015, 0.01];
-const WEIGHTS: usize = 4;
+const SHARE_PRIOR: [f32; SHARES.len() + 1] = [0.08, 0.2, 0.4, 0.65, 0.95, 0.03];
 const UNNAMED: usize = SHARES.len();
-
-const HISTORY_CELLS: usize = LENGTHS.len() * (SHARES.len() + 1) * WEIGHTS;
-const COUNT_CELLS: usize = (SHARES.len() + 1) * WEIGHTS;
-const FIRST_COUNT: usize = 3 * HISTORY_CELLS;
-const FIRST_RECYCLED: usize = FIRST_COUNT + ORDERS.len() * COUNT_CELLS;
+/// Amounts of evidence that are told apart: one occurrence, two, three, more.
+const AMOUNTS: usize = 4;
+const RANK_PRIOR: [f32; RANKS] = [0.52, 0.16, 0.08, 0.05, 0.035, 0.025, 0.02, 0.015, 0.01];
+/// Ranks of recycled logits; the last is "does not name this token".
 const RANKS: usize = 9;
+/// Logprobs that are told apart; 0 is "not recorded".
 const LOGPROBS: usize = 8;
+/// Earlier occurrences count this much less than the next more recent one.
+const FADE: f32 = 0.8;
 
-/// Mixing weights differ by own match length, shared match length, and whether logits are known.
-const SETS: usize = 5 * 3 * 2;
+/// How many of the commonest tokens are guessed at all.
+pub const COMMON_RANKS: usize = 16;
 
-/// Fresh calibration.
+const SHARE_CELLS: usize = (SHARES.len() + 1) * AMOUNTS;
+const FIRST_VIEW: usize = OWN * LENGTHS.len() * SHARE_CELLS;
+const FIRST_RECYCLED: usize = FIRST_VIEW + VIEWS.len() * SHARE_CELLS;
+const FIRST_COMMON: usize = FIRST_RECYCLED + 2 * RANKS * LOGPROBS;
+
+/// Own match lengths that mix differently, by their least length.
+const OWN_GROUPS: [u32; 5] = [0, 1, 3, 6, 12];
+const SETS: usize = OWN_GROUPS.len() * (SUFFIXES + 1) * 2;
+
+/// Calibration before the first request.
 pub fn calibration() -> Calibration {
-    let own = (0..3).flat_map(|_| {
-        (0..LENGTHS.len()).flat_map(|l| {
-            (0..=UNNAMED).flat_map(move |s| (0..WEIGHTS).map(move |_| LENGTH_PRIOR[l] * SHARE_PRIOR[s]))
-        })
-    });
-    let shared = (0..ORDERS.len()).flat_map(|o| {
-        let at = LENGTHS.iter().position(|&l| l as usize == ORDERS[o]).unwrap_or(0);
-        (0..=UNNAMED).flat_map(move |s| (0..WEIGHTS).map(move |_| 0.8 * LENGTH_PRIOR[at] * SHARE_PRIOR[s]))
-    });
-    let recycled = (0..2).flat_map(|_| (0..RANKS).flat_map(|r| (0..LOGPROBS).map(move |_| RANK_PRIOR[r])));
-    Calibration::new(own.chain(shared).chain(recycled), 6.0, SETS, [0.3; OPINIONS])
+    let shares = |scale: f32| SHARE_PRIOR.into_iter().flat_map(move |share| [scale * share; AMOUNTS]);
+    let own = (0..OWN).flat_map(|_| LENGTH_PRIOR).flat_map(shares);
+    let views = VIEW_PRIOR.into_iter().flat_map(shares);
+    let recycled = (0..2).flat_map(|_| RANK_PRIOR).flat_map(|prior| [prior; LOGPROBS]);
+    let common = (0..COMMON_RANKS).map(|rank| 0.06 / (1.0 + rank as f32));
+    let mut weights = [0.3; OPINIONS];
+    weights[RECYCLED] = 0.2;
+    Calibration::new(own.chain(views).chain(recycled).chain(common), 6.0, SETS, weights)
 }
 
-fn length_bucket(length: u32) -> usize {
-    LENGTHS.iter().rposition(|&l| l <= length).unwrap_or(0)
-}
-
-fn share_bucket(share: f32) -> usize {
-    SHARES.iter().rposition(|&s| s <= share).unwrap_or(0)
-}
-
-fn weight_bucket(weight: f32) -> usize {
-    (weight as usize).min(WEIGHTS).saturating_sub(1)
-}
-
-/// Everything known about what follows `context`.
+/// Everything known about what follows `context`, whose newest `ahead` tokens are guesses beyond the history and
+/// whose end stood at the places `found` before.
 pub fn gather(
     context: &Context,
     history: &History,
@@ -66,100 +63,103 @@ pub fn gather(
     evidence: &mut Evidence,
 ) {
     evidence.clear();
-    let own = own_opinions(context, history, ahead, found, evidence);
-    let shared = shared_opinions(context, counts, evidence);
-    let known = recycled.is_some_and(|r| recycled_opinion(context, r, evidence));
-    evidence.complete();
-    evidence.set = (own * 3 + shared) * 2 + usize::from(known);
+    let longest = found.iter().map(|place| place.length).max().unwrap_or(0);
+    if longest > 0 {
+        ask_history(context, history, ahead, found, longest, evidence);
+    }
+    let suffix = ask_counts(context, counts, evidence);
+    let known = recycled.is_some_and(|recycled| ask_recycled(context, recycled, evidence));
+    let group = OWN_GROUPS.iter().rposition(|&least| least <= longest).unwrap_or(0);
+    evidence.set = (group * (SUFFIXES + 1) + suffix) * 2 + usize::from(known);
+    evidence.common = FIRST_COMMON as u16;
 }
 
-fn own_opinions(
+fn share_bucket(share: f32) -> usize {
+    SHARES.iter().rposition(|&bound| bound <= share).unwrap_or(0)
+}
+
+fn amount_bucket(occurrences: f32) -> usize {
+    (occurrences as usize).clamp(1, AMOUNTS) - 1
+}
+
+/// Three opinions: of the longest matches, of those of three tokens or more, of all.
+fn ask_history(
     context: &Context,
     history: &History,
     ahead: usize,
     found: &[Occurrence],
+    longest: u32,
     evidence: &mut Evidence,
-) -> usize {
-    let longest = found.iter().map(|place| place.length).max().unwrap_or(0);
-    if longest == 0 {
-        return 0;
-    }
-    let bucket = length_bucket(longest);
-    let mut places = 0;
-    for (opinion, least) in [LENGTHS[bucket], 3.min(LENGTHS[bucket]), 1].into_iter().enumerate() {
-        let within = found.iter().filter(|place| place.length >= least);
-        let mut tokens = [0_u32; 16];
-        let mut weights = [0.0_f32; 16];
-        let (mut n, mut total, mut weight, mut count) = (0, 0.0, 1.0, 0);
-        for place in within {
-            let Some(next) = history.next(place.position, context.newest_first(), ahead) else { continue };
-            let at = tokens[..n].iter().position(|&t| t == next).unwrap_or(n);
-            if at == n {
-                tokens[n] = next;
-                n += 1;
+) {
+    let bucket = LENGTHS.iter().rposition(|&bound| bound <= longest).unwrap_or(0);
+    let least = [LENGTHS[bucket], LENGTHS[bucket].min(3), 1];
+    let mut tokens = [0_u32; 2 * OCCURRENCES];
+    let mut weights = [[0.0_f32; OWN]; 2 * OCCURRENCES];
+    let (mut distinct, mut count) = (0, [0_usize; OWN]);
+    let (mut total, mut weight) = ([0.0_f32; OWN], [1.0_f32; OWN]);
+    for place in found.iter().take(2 * OCCURRENCES) {
+        let Some(next) = history.next(place.position, context.newest_first(), ahead) else { continue };
+        let at = tokens[..distinct].iter().position(|&token| token == next).unwrap_or(distinct);
+        if at == distinct {
+            tokens[at] = next;
+            distinct += 1;
+        }
+        for opinion in 0..OWN {
+            if place.length >= least[opinion] {
+                weights[at][opinion] += weight[opinion];
+                total[opinion] += weight[opinion];
+                weight[opinion] *= FADE;
+                count[opinion] += 1;
             }
-            weights[at] += weight;
-            total += weight;
-            weight *= 0.8;
-            count += 1;
         }
-        if opinion > 0 && count == places {
-            continue; // the same places as the opinion before
-        }
-        places = count;
-        let first =
-            opinion * HISTORY_CELLS + bucket * (SHARES.len() + 1) * WEIGHTS + weight_bucket(count as f32);
-        for at in 0..n {
-            let cell = first + share_bucket(weights[at] / total) * WEIGHTS;
-            evidence.support(opinion, tokens[at], cell as u16);
-        }
-        evidence.unnamed[opinion] = (first + UNNAMED * WEIGHTS) as u16;
     }
-    match longest {
-        1..=2 => 1,
-        3..=5 => 2,
-        6..=11 => 3,
-        _ => 4,
+    for opinion in 0..OWN {
+        if opinion > 0 && count[opinion] == count[opinion - 1] {
+            continue; // the same places again
+        }
+        let first = (opinion * LENGTHS.len() + bucket) * SHARE_CELLS + amount_bucket(count[opinion] as f32);
+        for at in (0..distinct).filter(|&at| weights[at][opinion] > 0.0) {
+            let share = weights[at][opinion] / total[opinion];
+            evidence.support(opinion, tokens[at], first + share_bucket(share) * AMOUNTS);
+        }
+        evidence.unnamed[opinion] = (first + UNNAMED * AMOUNTS) as u16;
     }
 }
 
-fn shared_opinions(context: &Context, counts: &Counts, evidence: &mut Evidence) -> usize {
-    let (hashes, known) = context.hashes();
+/// One opinion for each view of the context; the number of whole suffixes known.
+fn ask_counts(context: &Context, counts: &Counts, evidence: &mut Evidence) -> usize {
     let mut longest = 0;
-    for order in (0..known).rev() {
-        let mut followers = [Follower { token: 0, weight: 0.0 }; 8];
-        let (mut n, mut total) = (0, 0.0);
-        counts.followers(hashes[order], |f| {
-            followers[n] = f;
-            n += 1;
-            total += f.weight;
-        });
+    for (view, hash) in context.hashes().into_iter().enumerate() {
+        let Some(hash) = hash else { continue };
+        let mut followers = [Follower::default(); BUCKET];
+        let n = counts.followers(hash, &mut followers);
+        let total: f32 = followers[..n].iter().map(|follower| follower.weight).sum();
         if n == 0 {
             continue;
         }
-        longest = longest.max(if order < 2 { 1 } else { 2 });
-        let opinion = OWN + order;
-        let first = FIRST_COUNT + order * COUNT_CELLS + weight_bucket(total);
-        for follower in &followers[..n] {
-            let cell = first + share_bucket(follower.weight / total) * WEIGHTS;
-            evidence.support(opinion, follower.token, cell as u16);
+        if view < SUFFIXES {
+            longest = view + 1;
         }
-        evidence.unnamed[opinion] = (first + UNNAMED * WEIGHTS) as u16;
+        let first = FIRST_VIEW + view * SHARE_CELLS + amount_bucket(total);
+        for follower in &followers[..n] {
+            let share = share_bucket(follower.weight / total);
+            evidence.support(OWN + view, follower.token, first + share * AMOUNTS);
+        }
+        evidence.unnamed[OWN + view] = (first + UNNAMED * AMOUNTS) as u16;
     }
     longest
 }
 
-fn recycled_opinion(context: &Context, recycled: &Recycled, evidence: &mut Evidence) -> bool {
-    let opinion = RECYCLED;
+fn ask_recycled(context: &Context, recycled: &Recycled, evidence: &mut Evidence) -> bool {
     let mut known = None;
     recycled.find(context.newest_first(), |key, rank, token, logprob| {
         let first = FIRST_RECYCLED + usize::from(key == Key::One) * RANKS * LOGPROBS;
         known = Some(first);
         let bucket = logprob.map_or(0, |l| 1 + (-l * 1.5) as usize).min(LOGPROBS - 1);
-        evidence.support(opinion, token, (first + rank.min(RANKS - 2) * LOGPROBS + bucket) as u16);
+        evidence.support(RECYCLED, token, first + rank.min(RANKS - 2) * LOGPROBS + bucket);
     });
     if let Some(first) = known {
-        evidence.unnamed[opinion] = (first + (RANKS - 1) * LOGPROBS) as u16;
+        evidence.unnamed[RECYCLED] = (first + (RANKS - 1) * LOGPROBS) as u16;
     }
     known.is_some()
 }

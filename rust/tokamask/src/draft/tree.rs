@@ -48,19 +48,31 @@ impl DraftTree {
             let above = usize::try_from(choice.parent).map_or(0, |parent| depths[parent]);
             depths.push(above + 1);
         }
-        let mut tree = Self::default();
+        let deepest = depths.iter().max().map_or(0, |&deepest| deepest as usize);
+        let mut starts = vec![0_usize; deepest + 2];
+        for &depth in &depths {
+            starts[depth as usize + 1] += 1;
+        }
+        for depth in 0..=deepest {
+            starts[depth + 1] += starts[depth];
+        }
+        let mut order = vec![0_usize; choices.len()];
+        let mut next = starts.clone();
+        for (i, &depth) in depths.iter().enumerate() {
+            order[next[depth as usize]] = i;
+            next[depth as usize] += 1;
+        }
         let mut place = vec![-1_i32; choices.len()];
-        let deepest = depths.iter().max().copied().unwrap_or(0);
-        let mut order: Vec<usize> = Vec::with_capacity(choices.len());
         for depth in 1..=deepest {
-            let level = order.len();
-            order.extend((0..choices.len()).filter(|&i| depths[i] == depth));
-            // Siblings stand together, below parents in their new order.
-            order[level..].sort_by_key(|&i| usize::try_from(choices[i].parent).map_or(-1, |p| place[p]));
-            for (at, &i) in order.iter().enumerate().skip(level) {
-                place[i] = at as i32;
+            let level = starts[depth]..starts[depth + 1];
+            // Siblings stand together, below parents in their new order; the sort is stable.
+            order[level.clone()]
+                .sort_by_key(|&i| usize::try_from(choices[i].parent).map_or(-1, |p| place[p]));
+            for at in level {
+                place[order[at]] = at as i32;
             }
         }
+        let mut tree = Self::with_capacity(choices.len());
         for &i in &order {
             let Choice { token, parent, prob, source } = choices[i];
             tree.token_ids.push(token as i32);
@@ -70,6 +82,16 @@ impl DraftTree {
             tree.depths.push(depths[i]);
         }
         tree
+    }
+
+    fn with_capacity(nodes: usize) -> Self {
+        Self {
+            token_ids: Vec::with_capacity(nodes),
+            parents: Vec::with_capacity(nodes),
+            probs: Vec::with_capacity(nodes),
+            sources: Vec::with_capacity(nodes),
+            depths: Vec::with_capacity(nodes),
+        }
     }
 
     /// Number of nodes.

@@ -24,6 +24,14 @@ pub enum FloatsMut<'a> {
     Bf16(&'a mut [Bf16]),
 }
 
+impl<'a> Floats<'a> {
+    /// The slice, if its elements are of the type of `like`.
+    pub fn like<T: super::floats::Float>(self, like: &[T]) -> Option<&'a [T]> {
+        let _ = like;
+        T::of(self)
+    }
+}
+
 /// Runs the expression with `$data` bound to the typed slice.
 macro_rules! each_float {
     ($floats:expr, $data:ident => $body:expr) => {
@@ -80,6 +88,11 @@ impl<'a, T, const N: usize> View<'a, T, N> {
         debug_assert!(index[N - 1] == 0);
         let start: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
         &self.data[start..start + self.shape[N - 1]]
+    }
+
+    /// All elements reachable; offsets into it come from `strides`.
+    pub(crate) fn data(&self) -> &'a [T] {
+        self.data
     }
 }
 

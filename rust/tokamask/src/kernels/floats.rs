@@ -1,5 +1,7 @@
 //! float16 and bfloat16 as their bits, and the integer that orders as a float does.
 
+use super::array::Floats;
+
 /// A float16 by its bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -16,6 +18,8 @@ pub trait Float: Copy + Send + Sync + super::lanes::Load + 'static {
     fn widen(self) -> f32;
     /// The nearest value of this type.
     fn narrow(x: f32) -> Self;
+    /// The slice, if its elements are of this type.
+    fn of(floats: Floats<'_>) -> Option<&[Self]>;
     /// The row itself where it is f32 already.
     fn as_f32(_row: &[Self]) -> Option<&[f32]> {
         None
@@ -34,6 +38,12 @@ pub trait Float: Copy + Send + Sync + super::lanes::Load + 'static {
 }
 
 impl Float for f32 {
+    fn of(floats: Floats<'_>) -> Option<&[Self]> {
+        match floats {
+            Floats::F32(data) => Some(data),
+            _ => None,
+        }
+    }
     fn widen(self) -> f32 {
         self
     }
@@ -56,6 +66,12 @@ impl Float for f32 {
 }
 
 impl Float for Bf16 {
+    fn of(floats: Floats<'_>) -> Option<&[Self]> {
+        match floats {
+            Floats::Bf16(data) => Some(data),
+            _ => None,
+        }
+    }
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
     }
@@ -69,6 +85,12 @@ impl Float for Bf16 {
 }
 
 impl Float for F16 {
+    fn of(floats: Floats<'_>) -> Option<&[Self]> {
+        match floats {
+            Floats::F16(data) => Some(data),
+            _ => None,
+        }
+    }
     fn widen(self) -> f32 {
         let sign = u32::from(self.0 & 0x8000) << 16;
         let magnitude = u32::from(self.0 & 0x7FFF) << 13;

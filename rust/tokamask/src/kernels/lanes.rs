@@ -53,6 +53,8 @@ pub trait Lanes: Copy {
     unsafe fn count(self, counts: Self::Counts) -> Self::Counts;
     /// The sum of all lanes after `n` calls of `count`.
     unsafe fn total(counts: Self::Counts, n: usize) -> u64;
+    /// Asks for a cache line; any address is fine.
+    unsafe fn prefetch(at: *const u8);
     /// Packs the lanes whose bit is set to the front; the rest is arbitrary.
     unsafe fn pack(self, bits: u32) -> Self;
 }
@@ -192,6 +194,7 @@ impl Lanes for Plain {
     unsafe fn total(counts: Self::Counts, _n: usize) -> u64 {
         counts.iter().sum()
     }
+    unsafe fn prefetch(_at: *const u8) {}
     unsafe fn pack(self, bits: u32) -> Self {
         let mut packed = [0.0; WIDTH];
         let mut n = 0;
@@ -394,6 +397,10 @@ mod x86 {
             unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), counts) }
             let raw = sums.iter().fold(0u64, |a, b| a.wrapping_add(*b));
             raw.wrapping_sub(TWO_52.to_bits().wrapping_mul((n * WIDTH) as u64))
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const u8) {
+            unsafe { _mm_prefetch(at.cast(), _MM_HINT_T0) }
         }
         #[inline(always)]
         unsafe fn pack(self, bits: u32) -> Self {

@@ -13,6 +13,7 @@
 #![allow(clippy::doc_markdown)]
 
 pub mod array;
+pub mod attention;
 pub mod bitmask;
 mod blocks;
 pub mod exp2;

@@ -4,3 +4,4 @@ pub mod added;
 pub mod alphabet;
 pub mod pattern;
 pub mod pretokenizer;
+pub mod rule;

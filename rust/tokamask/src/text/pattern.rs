@@ -1,11 +1,17 @@
 //! A split rule: a regular expression with look-around.
 
+use super::rule::Rule;
 use crate::error::{Error, LimitError, UnsupportedComponentError};
 
-/// A compiled split rule.
+/// A split rule, compiled if it is regular, else run by a backtracking engine.
 pub struct Pattern {
     source: String,
-    fallback: fancy_regex::Regex,
+    engine: Engine,
+}
+
+enum Engine {
+    Compiled(Box<Rule>),
+    Fallback(Box<fancy_regex::Regex>),
 }
 
 impl Pattern {
@@ -15,24 +21,37 @@ impl Pattern {
             component: format!("split rule {source:?}: {error}"),
             path: None,
         };
-        let fallback =
-            fancy_regex::RegexBuilder::new(source).backtrack_limit(usize::MAX).build().map_err(refuse)?;
-        Ok(Self { source: source.to_owned(), fallback })
+        let tree = fancy_regex::Expr::parse_tree(source).map_err(refuse)?;
+        let engine = if let Ok(rule) = Rule::new(&tree.expr) {
+            Engine::Compiled(Box::new(rule))
+        } else {
+            let regex = fancy_regex::RegexBuilder::new(source).backtrack_limit(usize::MAX).build();
+            Engine::Fallback(Box::new(regex.map_err(refuse)?))
+        };
+        Ok(Self { source: source.to_owned(), engine })
     }
 
-    /// The rule as it was given.
-    pub fn source(&self) -> &str {
-        &self.source
+    /// The compiled rule, if the rule is regular.
+    pub fn rule(&self) -> Option<&Rule> {
+        match &self.engine {
+            Engine::Compiled(rule) => Some(rule),
+            Engine::Fallback(_) => None,
+        }
     }
 
     /// Calls `found` with each match, left to right, not overlapping.
     pub fn find(&self, text: &str, mut found: impl FnMut(usize, usize)) -> Result<(), Error> {
-        for hit in self.fallback.find_iter(text) {
-            let hit = hit.map_err(|_| LimitError {
-                limit: format!("backtracking steps of split rule {:?}", self.source),
-                value: text.len() as u64,
-            })?;
-            found(hit.start(), hit.end());
+        match &self.engine {
+            Engine::Compiled(rule) => rule.find(text, found),
+            Engine::Fallback(regex) => {
+                for hit in regex.find_iter(text) {
+                    let hit = hit.map_err(|_| LimitError {
+                        limit: format!("backtracking of split rule {:?}", self.source),
+                        value: text.len() as u64,
+                    })?;
+                    found(hit.start(), hit.end());
+                }
+            }
         }
         Ok(())
     }

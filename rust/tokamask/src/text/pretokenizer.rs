@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
+use super::rule::Rule;
 use crate::error::{Error, UnsupportedComponentError};
 
 /// The rule of the original byte-level tokenizer.
@@ -64,6 +65,19 @@ impl PreTokenizer {
             Ok((step.clone(), pattern))
         });
         Ok(Self { steps: steps.collect::<Result<_, _>>()? })
+    }
+
+    /// The rule, if it is the only step, every character is in some match, and matches are kept.
+    pub fn single_rule(&self) -> Option<&Rule> {
+        let [(step, pattern)] = &self.steps[..] else { return None };
+        match step {
+            Step::Matches { .. }
+            | Step::Split { behavior: Behavior::Isolated, .. }
+            | Step::Split { behavior: Behavior::Removed, invert: true, .. } => {
+                pattern.rule().filter(|rule| rule.covers())
+            }
+            _ => None,
+        }
     }
 
     /// Cuts `text`; `spans` receives byte ranges in order.

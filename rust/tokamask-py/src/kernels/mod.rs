@@ -1,6 +1,9 @@
 //! Array kernels: called by `tokamask.sampling`, `tokamask.selection` and `tokamask.attention`, which check shapes and
 //! allocate outputs. Sizes are checked again here where memory safety needs it.
 
+mod attention;
+
+pub use attention::{decode, merge_states, tree_decode};
 use pyo3::prelude::*;
 use tokamask::kernels::bitmask::{self, MaskRows};
 use tokamask::kernels::sampling::{self, Law};

@@ -1,0 +1,123 @@
+"""BPE training, readable and slow: what the fast trainer must reproduce.
+
+Source of the rules: the behaviour of Hugging Face ``tokenizers``' ``BpeTrainer``, observed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Pair = tuple[int, int]
+
+
+def printable(byte: int) -> int:
+    """Code point of the character that stands for a byte in byte-level files."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    if byte in shown:
+        return byte
+    return 0x100 + sorted(set(range(256)) - set(shown)).index(byte)
+
+
+def alphabet(words: Iterable[bytes], initial: Iterable[int] = range(256)) -> list[bytes]:
+    """Single bytes in the order of their ids: those that occur and those asked for."""
+    occurring = set(initial).union(*words)
+    return [bytes([byte]) for byte in sorted(occurring, key=printable)]
+
+
+class Learner:
+    """Learns merges over words of symbols.
+
+    A pair waits in the queue with the words in which it was new. The count it waits with may be out of
+    date: it is corrected when the pair comes up, and the pair waits again. Counts are of adjacent
+    positions, overlapping ones included, and a merged pair keeps its count; that matters only if a
+    later merge spells a token that exists already, which then lends its id.
+    """
+
+    def __init__(self, tokens: Sequence[bytes], words: Iterable[tuple[Sequence[int], int]]) -> None:
+        self.tokens = list(tokens)
+        self.ids = {token: nth for nth, token in reversed(list(enumerate(tokens)))}
+        self.words = [(list(word), count) for word, count in words]
+        self.merges: list[Pair] = []
+        self.counts: Counter[Pair] = Counter()
+        self.queue: list[tuple[int, Pair, tuple[int, ...]]] = []
+        where: defaultdict[Pair, set[int]] = defaultdict(set)
+        for nth, (word, count) in enumerate(self.words):
+            for pair in itertools.pairwise(word):
+                self.counts[pair] += count
+                where[pair].add(nth)
+        self.enqueue(where)
+
+    def enqueue(self, where: Mapping[Pair, set[int]]) -> None:
+        """Adds pairs with the words in which they are new: highest count first, then smallest ids."""
+        for pair, words in where.items():
+            if self.counts[pair] > 0:
+                heapq.heappush(self.queue, (-self.counts[pair], pair, tuple(sorted(words))))
+
+    def learn(
+        self,
+        vocab_size: int,
+        *,
+        min_frequency: int = 0,
+        max_token_length: float = float("inf"),
+        veto: Callable[[bytes], bool] = lambda token: False,
+    ) -> None:
+        """Merges until the vocabulary has its size or no pair is frequent enough."""
+        while len(self.tokens) < vocab_size and self.queue:
+            waiting, pair, words = heapq.heappop(self.queue)
+            if -waiting != self.counts[pair]:
+                heapq.heappush(self.queue, (-self.counts[pair], pair, words))
+                continue
+            if self.counts[pair] < max(1, min_frequency):
+                break
+            token = self.tokens[pair[0]] + self.tokens[pair[1]]
+            if veto(token):
+                continue
+            new = self.ids.setdefault(token, len(self.tokens))
+            if new == len(self.tokens):
+                self.tokens.append(token)
+            self.merges.append(pair)
+            self.merge(pair, new, words, max_token_length)
+
+    def merge(self, pair: Pair, new: int, words: Iterable[int], max_token_length: float) -> None:
+        """Merges a pair in the words it waited with, and counts what is adjacent to it anew."""
+        where: defaultdict[Pair, set[int]] = defaultdict(set)
+        for nth in words:
+            word, count = self.words[nth]
+            at = 0
+            while at + 1 < len(word):
+                if (word[at], word[at + 1]) == pair:
+                    before, after = word[at - 1 : at] if at else [], word[at + 2 : at + 3]
+                    word[at : at + 2] = [new]
+                    for old, found in [
+                        *(((left, pair[0]), (left, new)) for left in before),
+                        *(((pair[1], right), (new, right)) for right in after),
+                    ]:
+                        if old in self.counts:
+                            self.counts[old] -= count
+                        if sum(len(self.tokens[symbol]) for symbol in found) < max_token_length:
+                            self.counts[found] += count
+                            where[found].add(nth)
+                at += 1
+        self.enqueue(where)
+
+
+def bpe(
+    words: Mapping[bytes, int],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = (),
+    initial_alphabet: Iterable[int] = range(256),
+    min_frequency: int = 0,
+    max_token_length: float = float("inf"),
+) -> tuple[list[bytes], list[Pair]]:
+    """Tokens by id (special tokens as empty bytes) and merges, from counted pretokens."""
+    letters = alphabet(words, initial_alphabet)
+    tokens = [b""] * len(special_tokens) + letters
+    ids = {letter: len(special_tokens) + nth for nth, letter in enumerate(letters)}
+    symbols = [([ids[bytes([byte])] for byte in word], count) for word, count in sorted(words.items())]
+    learner = Learner(tokens, symbols)
+    learner.learn(vocab_size, min_frequency=min_frequency, max_token_length=max_token_length)
+    return learner.tokens, learner.merges

@@ -1,0 +1,212 @@
+//! Counting and learning behind `tokamask.train`.
+
+#![allow(clippy::needless_pass_by_value)] // pyo3 hands arguments over by value
+
+use std::time::{Duration, Instant};
+
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::PyBytes;
+use tokamask::text::pretokenizer::PreTokenizer;
+use tokamask::train::bpe;
+use tokamask::train::counter::Counter;
+use tokamask::train::counts::{PretokenCounts, View};
+use tokamask::train::learn::Goal;
+
+use crate::arrays::to_numpy;
+use crate::errors::Result;
+use crate::tokenizer::Tokenizer;
+
+/// Time between two calls of a progress function.
+const TICK: Duration = Duration::from_millis(100);
+
+/// offsets, bytes, counts, run_offsets, run_words, run_counts
+type Arrays<'py> = (
+    Bound<'py, PyArray1<u64>>,
+    Bound<'py, PyArray1<u8>>,
+    Bound<'py, PyArray1<u64>>,
+    Bound<'py, PyArray1<u64>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u64>>,
+);
+
+/// The same, borrowed.
+type Borrowed<'py> = (
+    PyReadonlyArray1<'py, u64>,
+    PyReadonlyArray1<'py, u8>,
+    PyReadonlyArray1<'py, u64>,
+    PyReadonlyArray1<'py, u64>,
+    PyReadonlyArray1<'py, u32>,
+    PyReadonlyArray1<'py, u64>,
+);
+
+fn view<'a>(arrays: &'a Borrowed<'_>) -> Result<View<'a>> {
+    let (offsets, bytes, counts, run_offsets, run_words, run_counts) = arrays;
+    let shape = |_| tokamask::error::CorpusError::new("an array of counts is not contiguous");
+    Ok(View::new(
+        (
+            offsets.as_slice().map_err(shape)?,
+            bytes.as_slice().map_err(shape)?,
+            counts.as_slice().map_err(shape)?,
+        ),
+        (
+            run_offsets.as_slice().map_err(shape)?,
+            run_words.as_slice().map_err(shape)?,
+            run_counts.as_slice().map_err(shape)?,
+        ),
+    )?)
+}
+
+fn arrays(py: Python<'_>, counts: PretokenCounts) -> Arrays<'_> {
+    (
+        to_numpy(py, counts.offsets),
+        to_numpy(py, counts.bytes),
+        to_numpy(py, counts.counts),
+        to_numpy(py, counts.run_offsets),
+        to_numpy(py, counts.run_words),
+        to_numpy(py, counts.run_counts),
+    )
+}
+
+/// Tables of counts that texts are added to.
+#[pyclass(frozen, module = "tokamask._core")]
+pub struct PretokenCounter(Counter);
+
+#[pymethods]
+impl PretokenCounter {
+    #[new]
+    fn new(words: &str, runs: Option<&str>, by_line: bool) -> Result<Self> {
+        let words = PreTokenizer::new(&bpe::settings(words)?.steps)?;
+        let runs = match runs {
+            Some(runs) => Some(PreTokenizer::new(&bpe::settings(runs)?.steps)?),
+            None => None,
+        };
+        Ok(Self(Counter::new(words, runs, by_line)))
+    }
+
+    /// Counts texts, each on its own.
+    fn add_texts(&self, py: Python<'_>, texts: Vec<PyBackedStr>) -> Result<()> {
+        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+        Ok(py.detach(|| self.0.add_texts(&texts))?)
+    }
+
+    /// Counts blocks of whole lines; `places` names each block's file and where in it the block starts.
+    fn add_blocks(
+        &self,
+        py: Python<'_>,
+        blocks: Vec<PyBackedBytes>,
+        places: Vec<(String, u64)>,
+    ) -> Result<()> {
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let counted = py.detach(|| self.0.add_blocks(&blocks));
+        Ok(counted.map_err(|error| error.named(|nth| places[nth].clone()))?)
+    }
+
+    /// Adds counts that were taken before.
+    fn add_counts(&self, py: Python<'_>, counts: Borrowed<'_>) -> Result<()> {
+        let view = view(&counts)?;
+        Ok(py.detach(|| self.0.add_counts(view))?)
+    }
+
+    /// The counts so far, sorted.
+    fn counts<'py>(&self, py: Python<'py>) -> Result<Arrays<'py>> {
+        let counts = py.detach(|| self.0.snapshot())?;
+        Ok(arrays(py, counts))
+    }
+
+    /// Bytes that the tables hold.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+/// Counts of two corpora together.
+#[pyfunction]
+pub fn merge_counts<'py>(py: Python<'py>, a: Borrowed<'py>, b: Borrowed<'py>) -> Result<Arrays<'py>> {
+    let (a, b) = (view(&a)?, view(&b)?);
+    let merged = py.detach(|| PretokenCounts::merge(a, b))?;
+    Ok(arrays(py, merged))
+}
+
+/// Refuses arrays that are not counts.
+#[pyfunction]
+pub fn check_counts(counts: Borrowed<'_>) -> Result<()> {
+    view(&counts).map(|_| ())
+}
+
+/// Tells Python now and then how far the work is, and whether it wants to stop.
+struct Ticker {
+    report: Option<Py<PyAny>>,
+    last: Instant,
+    calls: u32,
+    raised: Option<PyErr>,
+}
+
+impl Ticker {
+    fn new(report: Option<Py<PyAny>>) -> Self {
+        Self { report, last: Instant::now(), calls: 0, raised: None }
+    }
+
+    fn tick(&mut self, done: usize) -> bool {
+        self.calls += 1;
+        if self.calls % 64 != 0 || self.last.elapsed() < TICK {
+            return true;
+        }
+        self.last = Instant::now();
+        let told = Python::attach(|py| {
+            py.check_signals()?;
+            self.report.as_ref().map_or(Ok(()), |report| report.call1(py, (done,)).map(|_| ()))
+        });
+        self.raised = told.err();
+        self.raised.is_none()
+    }
+
+    fn finish(self) -> PyResult<()> {
+        self.raised.map_or(Ok(()), Err)
+    }
+}
+
+/// A tokenizer and its merges, as pairs of ids one after another.
+type Trained<'py> = (Tokenizer, Bound<'py, PyArray1<u32>>, Vec<Bound<'py, PyBytes>>);
+
+fn trained<'py>(
+    py: Python<'py>,
+    learnt: &bpe::Learnt,
+    special_tokens: &[String],
+    pre_tokenizer: &str,
+) -> Result<Trained<'py>> {
+    let definition = learnt.definition(special_tokens, bpe::settings(pre_tokenizer)?);
+    let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::new(definition))?;
+    let merges = learnt.merges.iter().flat_map(|&(left, right)| [left, right]).collect();
+    let tokens = learnt.tokens.iter().map(|token| PyBytes::new(py, token)).collect();
+    Ok((tokenizer.into(), to_numpy(py, merges), tokens))
+}
+
+/// Byte-level BPE from counts.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_bpe<'py>(
+    py: Python<'py>,
+    counts: Borrowed<'_>,
+    pre_tokenizer: &str,
+    special_tokens: Vec<String>,
+    initial_alphabet: &[u8],
+    vocab_size: usize,
+    min_frequency: u64,
+    max_token_length: Option<usize>,
+    report: Option<Py<PyAny>>,
+) -> Result<Trained<'py>> {
+    let view = view(&counts)?;
+    let goal = Goal {
+        min_frequency,
+        max_token_length: max_token_length.unwrap_or(usize::MAX),
+        ..Goal::size(vocab_size)
+    };
+    let mut ticker = Ticker::new(report);
+    let learnt =
+        py.detach(|| bpe::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done)))?;
+    ticker.finish()?;
+    trained(py, &learnt, &special_tokens, pre_tokenizer)
+}

@@ -1,0 +1,112 @@
+//! Large zeroed tables on huge pages. The tables of this folder are probed at random; with pages of
+//! 4 KiB a probe misses the TLB as well as the cache. (Measured on a prototype: the largest single
+//! gain of the miss path, 676 to 426 ns a word.)
+
+use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytemuck::Zeroable;
+
+const PAGE: usize = 2 << 20;
+
+/// A boxed slice that starts as zeros, on huge pages if it is large.
+pub struct Huge<T> {
+    start: NonNull<T>,
+    length: usize,
+}
+
+// SAFETY: a Huge owns its elements like a Box<[T]>; the pointer is not shared.
+unsafe impl<T: Send> Send for Huge<T> {}
+// SAFETY: as above; shared access gives only &T.
+unsafe impl<T: Sync> Sync for Huge<T> {}
+
+impl<T> Huge<T> {
+    fn layout(length: usize) -> Layout {
+        let size = (length * size_of::<T>()).max(64);
+        let (size, align) = if size >= PAGE { (size.next_multiple_of(PAGE), PAGE) } else { (size, 64) };
+        // Cannot fail: lengths come from tables of bounded size.
+        Layout::from_size_align(size, align.max(align_of::<T>())).unwrap_or(Layout::new::<u64>())
+    }
+
+    /// A table of `length` zeroed elements.
+    ///
+    /// # Panics
+    /// If it would not fit the address space.
+    pub fn zeroed(length: usize) -> Self
+    where
+        T: Zeroable,
+    {
+        let layout = Self::layout(length);
+        assert!(layout.size() >= length * size_of::<T>(), "a table of {length} elements");
+        // SAFETY: the layout is not empty, and its size was just checked.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(layout) };
+        if layout.align() == PAGE {
+            advise(start.as_ptr().cast(), layout.size());
+        }
+        Self { start, length }
+    }
+}
+
+impl<T: Copy + Zeroable> Huge<T> {
+    /// A copy of a slice.
+    pub fn of(slice: &[T]) -> Self {
+        let mut huge = Self::zeroed(slice.len());
+        huge.copy_from_slice(slice);
+        huge
+    }
+}
+
+/// Asks for huge pages before the first touch; where the system has none, nothing changes.
+#[cfg(target_os = "linux")]
+fn advise(start: *mut u8, size: usize) {
+    const HUGE_PAGE: i32 = 14;
+    unsafe extern "C" {
+        fn madvise(start: *mut u8, size: usize, advice: i32) -> i32;
+    }
+    // SAFETY: the range is one allocation of ours; this advice does not change its contents.
+    unsafe { madvise(start, size, HUGE_PAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise(_start: *mut u8, _size: usize) {}
+
+impl<T> Deref for Huge<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `length` elements were allocated, zeroed, and zero is valid for T.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl<T> DerefMut for Huge<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl<T> Drop for Huge<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated with the same layout; elements are plain data without drop.
+        unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.length)) }
+    }
+}
+
+/// Brings the line of an element into the cache; a hint, never a fault.
+#[inline(always)]
+pub fn prefetch<T>(slice: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        let address = slice.as_ptr().wrapping_add(at);
+        // SAFETY: a prefetch of any address is harmless, and SSE is part of the architecture.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, at);
+}

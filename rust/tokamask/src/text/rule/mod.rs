@@ -1,0 +1,231 @@
+//! The split-rule compiler: any regular expression to a linear-time splitter.
+//!
+//! A rule is parsed by the engine that is also its fallback, so both read the same language:
+//!
+//! 1. [`syntax`]: the expression as a tree over sets of characters. Possessive repeats that cannot
+//!    differ from greedy ones become greedy; back references, look-behind and the like stop here,
+//!    and the rule runs on the fallback.
+//! 2. [`classes`]: characters that no set tells apart are one class.
+//! 3. [`dfa`]: one automaton over classes with leftmost-first priorities. A look at the next
+//!    character is part of a transition; longer look-ahead is one bit per position, computed by an
+//!    automaton that reads the text backwards.
+//! 4. [`windows`] and [`scan`]: where three neighbouring classes already decide whether a match
+//!    ends, 64 bytes are decided at once by bit operations; the automaton runs only in between.
+
+pub mod classes;
+pub mod dfa;
+pub mod syntax;
+
+use classes::Classes;
+use dfa::{Automaton, Backwards};
+
+/// A compiled rule.
+pub struct Rule {
+    pub(crate) classes: Classes,
+    pub(crate) automaton: Automaton,
+    looks: Vec<Backwards>,
+    covers: bool,
+}
+
+/// Why a rule cannot be compiled and runs on the fallback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotRegular(pub &'static str);
+
+impl Rule {
+    /// Compiles an expression.
+    pub fn new(expression: &fancy_regex::Expr) -> Result<Self, NotRegular> {
+        let tree = syntax::read(expression)?;
+        let classes = Classes::new(&tree.sets)?;
+        let looks: Vec<Backwards> =
+            tree.looks.iter().map(|look| Backwards::new(look, &classes)).collect::<Result<_, _>>()?;
+        let automaton = Automaton::new(&tree.root, &classes, looks.len())?;
+        let covers = looks.is_empty() && automaton.covers(&classes);
+        Ok(Self { classes, automaton, looks, covers })
+    }
+
+    /// Calls `found` with each match in `text`, left to right, not overlapping.
+    pub fn find(&self, text: &str, mut found: impl FnMut(usize, usize)) {
+        let looks = self.look_bits(text.as_bytes());
+        let mut at = 0;
+        while at < text.len() {
+            match self.match_at(text.as_bytes(), at, &looks) {
+                Some(end) => {
+                    found(at, end);
+                    at = if end > at { end } else { at + classes::width(text.as_bytes()[at]) };
+                }
+                None => at += classes::width(text.as_bytes()[at]),
+            }
+        }
+    }
+
+    /// True if every character of every text is in some match.
+    pub fn covers(&self) -> bool {
+        self.covers
+    }
+
+    /// Cuts a text that the rule covers.
+    pub fn pieces<'a>(&'a self, text: &'a [u8]) -> Pieces<'a> {
+        Pieces { rule: self, text, at: 0 }
+    }
+
+    /// True if some look-ahead of the rule needs a pass over the text.
+    pub fn looks_far(&self) -> bool {
+        !self.looks.is_empty()
+    }
+
+    /// Bit `k` of byte `i`: look-ahead `k` holds there. Empty if the rule has none.
+    pub(crate) fn look_bits(&self, text: &[u8]) -> Vec<u8> {
+        if self.looks.is_empty() {
+            return Vec::new();
+        }
+        let mut bits = vec![0; text.len() + 1];
+        for (nth, look) in self.looks.iter().enumerate() {
+            look.mark(text, &self.classes, 1 << nth, &mut bits);
+        }
+        bits
+    }
+
+    /// The end of the match that starts at `start`, if there is one.
+    #[inline]
+    pub(crate) fn match_at(&self, text: &[u8], start: usize, looks: &[u8]) -> Option<usize> {
+        if looks.is_empty() {
+            self.automaton.run(&self.classes, text, start)
+        } else {
+            self.automaton.run_with_looks(&self.classes, text, start, looks)
+        }
+    }
+}
+
+/// The pieces of a text, batch by batch.
+pub struct Pieces<'a> {
+    rule: &'a Rule,
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Pieces<'_> {
+    /// Appends the starts of at most `most` pieces and the end of the last; nothing at the end.
+    pub fn fill(&mut self, starts: &mut Vec<u32>, most: usize) {
+        if self.at >= self.text.len() {
+            return;
+        }
+        starts.push(self.at as u32);
+        for _ in 0..most {
+            let end = self.rule.automaton.run(&self.rule.classes, self.text, self.at);
+            // The rule covers every text; a character that it does not would stand alone.
+            self.at = end
+                .filter(|&end| end > self.at)
+                .unwrap_or_else(|| self.at + classes::width(self.text[self.at]));
+            starts.push(self.at as u32);
+            if self.at >= self.text.len() {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Spans = Vec<(usize, usize)>;
+
+    fn both(pattern: &str, text: &str) -> (Spans, Spans) {
+        let tree = fancy_regex::Expr::parse_tree(pattern).expect("a pattern");
+        let rule = Rule::new(&tree.expr).unwrap_or_else(|e| panic!("{pattern}: {e:?}"));
+        let mut ours = Vec::new();
+        rule.find(text, |start, end| ours.push((start, end)));
+        let oracle = fancy_regex::Regex::new(pattern).expect("a pattern");
+        // An empty match right after a match cuts nothing, and engines differ on reporting it.
+        let mut theirs = Vec::new();
+        for hit in oracle.find_iter(text) {
+            let hit = hit.expect("within limits");
+            theirs.push((hit.start(), hit.end()));
+        }
+        let cut = |spans: Vec<(usize, usize)>| {
+            let mut last = 0;
+            let keep = |&(start, end): &(usize, usize)| {
+                let keep = end > start || start != last;
+                last = end;
+                keep
+            };
+            spans.into_iter().filter(keep).filter(|s| *s != (text.len(), text.len())).collect::<Vec<_>>()
+        };
+        (cut(ours), cut(theirs))
+    }
+
+    pub(crate) const KNOWN: &[&str] = &[
+        crate::text::pretokenizer::GPT2,
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"(?=(\d{3})+(?!\d))| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?=(\d{3})+(?!\d))",
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]{2,}[\r\n/]*| +(?!\S)",
+    ];
+
+    fn text() -> impl Strategy<Value = String> {
+        let letters: Vec<char> =
+            "abAB '’sStTlLreve  0123456789\t\n\r\n\r/.,!?_()\u{a0}\u{2028}ñßſKǅʰªא你好क्е́👍\u{200d}²½٣\u{301}\0".chars().collect();
+        prop::collection::vec(prop::sample::select(letters), 0..40).prop_map(|v| v.into_iter().collect())
+    }
+
+    /// Patterns put together from pieces that rules are made of.
+    fn pattern() -> impl Strategy<Value = String> {
+        let atom = prop::sample::select(vec![
+            r"\p{L}",
+            r"\p{N}",
+            r"\s",
+            r"[^\s\p{L}\p{N}]",
+            r"[\r\n]",
+            " ",
+            "'",
+            r"[^\r\n\p{L}\p{N}]",
+            "[a-s]",
+            r"\d",
+            "e",
+            ".",
+            r"\p{Lu}",
+            "(?:ab|a)",
+            "(?i:'s|'t|'re)",
+            r"[\p{Ll}\p{M}]",
+        ]);
+        let times = prop::sample::select(vec!["", "", "?", "+", "*", "{1,3}", "{2}", "+?", "*?"]);
+        let tail = prop::sample::select(vec!["", "", "", r"(?!\S)", r"(?=\s)", r"(?=\d\s)", r"(?!ab)", "$"]);
+        let branch = (prop::collection::vec((atom, times), 1..4), tail).prop_map(|(items, tail)| {
+            let items: Vec<String> = items.into_iter().map(|(atom, times)| atom.to_owned() + times).collect();
+            items.concat() + tail
+        });
+        prop::collection::vec(branch, 1..5).prop_map(|branches| branches.join("|"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn known_rules_match_as_the_fallback(text in text()) {
+            for pattern in KNOWN {
+                let (ours, theirs) = both(pattern, &text);
+                prop_assert_eq!(ours, theirs, "{}", pattern);
+            }
+        }
+
+        #[test]
+        fn any_rule_matches_as_the_fallback(pattern in pattern(), texts in prop::collection::vec(text(), 6)) {
+            for text in texts {
+                let (ours, theirs) = both(&pattern, &text);
+                prop_assert_eq!(ours, theirs, "{} on {:?}", pattern, text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_regular_is_left_to_the_fallback() {
+        for pattern in [r"(a)\1", r"(?<=a)b", r"a\Kb", r"(?>a|ab)c", r"\bfoo"] {
+            let tree = fancy_regex::Expr::parse_tree(pattern).expect("a pattern");
+            assert!(Rule::new(&tree.expr).is_err(), "{pattern}");
+        }
+    }
+}
