@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from tokamask import attention
 from tokamask.demo import weights
 from tokamask.demo.model_file import find_model
 from tokamask.demo.weights import Floats, Layer, Weights
@@ -43,6 +45,7 @@ class Engine:
         self.config = weights.config
         self.seq_len = 0
         self._provisional = 0
+        self._page_table = np.zeros((1, 0), np.int32)
         self._keys = self._values = np.empty(
             (self.config.num_layers, 0, PAGE_SIZE, self.config.num_kv_heads, self.config.head_dim), np.float32
         )
@@ -75,8 +78,7 @@ class Engine:
         rows = []
         for start in range(0, len(tokens), PREFILL_ROWS):
             chunk = tokens[start : start + PREFILL_ROWS]
-            depths = np.arange(len(chunk))
-            rows.append(self._forward(chunk, depths, np.tri(len(chunk), dtype=bool)))
+            rows.append(self._forward(chunk, np.arange(len(chunk)), None))
             self.seq_len += len(chunk)
         return self._logits(np.concatenate(rows)) if all_logits else self._logits(rows[-1][-1:])[0]
 
@@ -86,13 +88,9 @@ class Engine:
         Returns float32 [n + 1, vocab_size]: row 0 are the logits after ``token``, row ``i + 1`` those after node
         ``i`` and its ancestors.
         """
-        if tree is None or not len(tree):
-            tokens, depths, visible = self._checked([token]), np.zeros(1, np.int64), np.ones((1, 1), bool)
-        else:
-            tokens = self._checked([token, *tree.token_ids.tolist()])
-            depths = np.concatenate(([0], tree.depths))
-            visible = _unpack_mask(tree.mask())
-        hidden = self._forward(tokens, depths, visible)
+        tree = DraftTree([], []) if tree is None else tree
+        tokens = self._checked([token, *tree.token_ids.tolist()])
+        hidden = self._forward(tokens, np.concatenate(([0], tree.depths)), tree.mask())
         self.seq_len += 1
         self._provisional = len(tokens) - 1
         return self._logits(hidden)
@@ -114,6 +112,18 @@ class Engine:
         self.seq_len += len(nodes)
         self._provisional = 0
 
+    def verify_cost(self, largest: int = 32) -> list[float]:
+        """Milliseconds of a step over 1, 2, 4, ... ``largest`` rows, measured once each; the cache stays as it was."""
+        sizes = [2**i for i in range(largest.bit_length())]
+        times = []
+        for rows in [sizes[-1], *sizes]:  # the first one warms up
+            chain = DraftTree([0] * (rows - 1), range(-1, rows - 2))
+            start = time.perf_counter()
+            self.step(0, chain)
+            times.append(1e3 * (time.perf_counter() - start))
+            self.seq_len, self._provisional = self.seq_len - 1, 0
+        return times[1:]
+
     def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
         tokens = np.asarray(ids, np.int64)
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
@@ -125,18 +135,21 @@ class Engine:
         return tokens
 
     def _forward(
-        self, tokens: npt.NDArray[np.int64], depths: npt.NDArray[np.int64], visible: npt.NDArray[np.bool_]
+        self,
+        tokens: npt.NDArray[np.int64],
+        depths: npt.NDArray[np.int64],
+        tree_mask: npt.NDArray[np.uint64] | None,
     ) -> Floats:
         """The last hidden state [rows, hidden] of new tokens; their keys and values go behind the cached ones.
 
-        ``visible`` is bool [rows, rows]: which new rows each new row attends to, besides all cached ones.
+        All see what is cached; among themselves, ``tree_mask`` says who sees whom, or each the ones before it.
         """
         self._reserve(self.seq_len + len(tokens))
         angles = np.outer(self.seq_len + depths, self.weights.rope_frequencies)
         rotation = np.exp(1j * angles).astype(np.complex64)[:, None, :]
         x = self.weights.embedding[tokens]
         for index, layer in enumerate(self.weights.layers):
-            x = x + self._attention(index, layer, x, rotation, visible)
+            x = x + self._attention(index, layer, x, rotation, tree_mask)
             x = x + _mlp(layer, _rms_norm(x, layer.mlp_norm, self.config.rms_epsilon))
         return x
 
@@ -146,18 +159,27 @@ class Engine:
         layer: Layer,
         x: Floats,
         rotation: npt.NDArray[np.complex64],
-        visible: npt.NDArray[np.bool_],
+        tree_mask: npt.NDArray[np.uint64] | None,
     ) -> Floats:
         c, rows = self.config, len(x)
         qkv = _linear(_rms_norm(x, layer.attention_norm, c.rms_epsilon), layer.qkv)
         qkv = np.ascontiguousarray(qkv).reshape(rows, c.num_q_heads + 2 * c.num_kv_heads, c.head_dim)
         rotated = c.num_q_heads + c.num_kv_heads  # queries and keys turn, values do not
         turned = (qkv[:, :rotated].view(np.complex64) * rotation).view(np.float32)
-        end = self.seq_len + rows
+        q, k, v = turned[:, : c.num_q_heads], turned[:, c.num_q_heads :], qkv[:, rotated:]
+        start, end = self.seq_len, self.seq_len + rows
         keys, values = self._flat(self._keys)[index], self._flat(self._values)[index]
-        keys[self.seq_len : end] = turned[:, c.num_q_heads :]
-        values[self.seq_len : end] = qkv[:, rotated:]
-        out = _attend(turned[:, : c.num_q_heads], keys[:end], values[:end], visible)
+        keys[start:end], values[start:end] = k, v
+        pages = (self._keys[index], self._values[index], self._page_table)
+        if tree_mask is None:
+            out = _causal_attention(q, keys[:end], values[:end])
+        elif rows == 1:
+            out = attention.decode(q, *pages, seq_lens=np.array([end], np.int32))
+        else:
+            tree = (np.ascontiguousarray(k)[None], np.ascontiguousarray(v)[None])
+            out = attention.tree_decode(
+                q[None], *pages, tree_mask, *tree, seq_lens=np.array([start], np.int32)
+            )
         return _linear(out.reshape(rows, -1), layer.attention_out)
 
     def _logits(self, x: Floats) -> Floats:
@@ -181,6 +203,7 @@ class Engine:
             room = np.zeros((len(self._keys), more, *self._keys.shape[2:]), np.float32)
             self._keys = np.concatenate([self._keys, room], axis=1)
             self._values = np.concatenate([self._values, room], axis=1)
+            self._page_table = np.arange(pages + more, dtype=np.int32)[None]
 
 
 def _linear(x: Floats, matrix: Floats) -> Floats:
@@ -202,36 +225,21 @@ def _mlp(layer: Layer, x: Floats) -> Floats:
     return _linear(half * gate * (1 + np.tanh(half * gate)) * up, layer.down)  # SiLU, with no exp to overflow
 
 
-def _attend(q: Floats, keys: Floats, values: Floats, visible: npt.NDArray[np.bool_]) -> Floats:
+def _causal_attention(q: Floats, keys: Floats, values: Floats) -> Floats:
     """Grouped-query attention of q [rows, num_q_heads, head_dim] over keys, values [context, num_kv_heads, head_dim].
 
-    The last ``rows`` of the context are the queries' own positions; ``visible`` says who sees whom among them.
+    The last ``rows`` of the context are the queries' own positions; each sees itself and what is before it.
     """
     rows, num_q_heads, head_dim = q.shape
     context, num_kv_heads = keys.shape[:2]
     group = num_q_heads // num_kv_heads
-    grouped = (
-        q.reshape(rows, num_kv_heads, group, head_dim)
-        .transpose(1, 2, 0, 3)
-        .reshape(num_kv_heads, -1, head_dim)
-    )
-    scores: Floats = grouped @ keys.transpose(1, 2, 0)
+    by_head = q.reshape(rows, num_kv_heads, group, head_dim).transpose(1, 2, 0, 3)
+    scores: Floats = by_head.reshape(num_kv_heads, -1, head_dim) @ keys.transpose(1, 2, 0)
     scores *= np.float32(1 / math.sqrt(head_dim))
     scores = scores.reshape(num_kv_heads, group, rows, context)
-    if rows > 1:
-        scores[..., context - rows :][..., ~visible] = -np.inf
+    scores[..., context - rows :][..., ~np.tri(rows, dtype=bool)] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
-    out: Floats = scores.reshape(num_kv_heads, -1, context) @ values.transpose(1, 0, 2)
-    return (
-        out.reshape(num_kv_heads, group, rows, head_dim)
-        .transpose(2, 0, 1, 3)
-        .reshape(rows, num_q_heads, head_dim)
-    )
-
-
-def _unpack_mask(mask: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Bits of uint64 [rows, words] as bool [rows, rows]."""
-    bits = np.unpackbits(mask.astype("<u8").view(np.uint8), axis=1, bitorder="little")
-    return bits[:, : len(mask)].astype(bool)
+    out = scores.reshape(num_kv_heads, -1, context) @ values.transpose(1, 0, 2)
+    return out.reshape(num_kv_heads, group, rows, head_dim).transpose(2, 0, 1, 3)
