@@ -42,7 +42,7 @@ pub fn decode<T: Float>(
 
     // All heads of a token lie together: one task takes every head of its split, so that memory is read in order.
     let splits = lengths.iter().max().map_or(0, |longest| longest.div_ceil(SPLIT));
-    let sizes = Sizes { rows: group, head_dim, v_dim };
+    let sizes = Sizes { heads: num_kv_heads, rows: group, head_dim, v_dim };
     let state = num_kv_heads * state_len(group, v_dim);
     let mut states = vec![0.0; batch * splits * state];
     let bytes = lengths.iter().sum::<usize>() * num_kv_heads * (head_dim + v_dim) * size_of::<T>();
@@ -64,14 +64,8 @@ pub fn decode<T: Float>(
             State::over(chunk, group, v_dim).clear();
         }
         for start in (0..keys.len()).step_by(TILE) {
-            for head in 0..num_kv_heads {
-                let rows = rows_at(cache, keys, values, start, head);
-                let (at, after) = if head + 1 < num_kv_heads { (start, head + 1) } else { (start + TILE, 0) };
-                let next = rows_at(cache, keys, values, at.min(keys.len()), after);
-                let chunk = &mut states[head * state_len(group, v_dim)..][..state_len(group, v_dim)];
-                let queries = &queries[head * group * head_dim..][..group * head_dim];
-                absorb(queries, rows, next, &mut State::over(chunk, group, v_dim), sizes, tile);
-            }
+            let rows = rows_at(cache, keys, values, start, 0);
+            absorb(queries, rows, rows, states, sizes, tile);
         }
     });
     let parts = |b: usize, h: usize| {
@@ -107,7 +101,7 @@ pub fn sparse_decode<T: Float>(
     }
 
     let splits = k.div_ceil(SPLIT);
-    let sizes = Sizes { rows: group, head_dim, v_dim };
+    let sizes = Sizes { heads: 1, rows: group, head_dim, v_dim };
     let state = state_len(group, v_dim);
     let mut states = vec![0.0; batch * num_kv_heads * splits * state];
     let bytes = batch * num_kv_heads * k * (head_dim + v_dim) * size_of::<T>();
@@ -127,12 +121,11 @@ pub fn sparse_decode<T: Float>(
                 values.push(v);
             }
         }
-        let mut state = State::over(state, group, v_dim);
-        state.clear();
+        State::over(state, group, v_dim).clear();
         for start in (0..keys.len()).step_by(TILE) {
             let rows = rows_at(cache, keys, values, start, head);
             let next = rows_at(cache, keys, values, (start + TILE).min(keys.len()), head);
-            absorb(queries, rows, next, &mut state, sizes, tile);
+            absorb(queries, rows, next, state, sizes, tile);
         }
     });
     let parts = |b: usize, h: usize| {
@@ -160,6 +153,8 @@ pub(super) fn rows_at<'a, T>(
         values: &values[start..end],
         key_shift: head * cache.keys.strides[2],
         value_shift: head * cache.values.strides[2],
+        key_stride: cache.keys.strides[2],
+        value_stride: cache.values.strides[2],
     }
 }
 

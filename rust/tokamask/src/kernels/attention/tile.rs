@@ -1,16 +1,22 @@
 //! The inner step of attention: a few query rows against a few dozen rows of one KV head.
 
+use std::ops::Range;
+
 use crate::kernels::exp2::{exp2, exp2_lanes, LOG2_E};
 use crate::kernels::floats::Float;
 use crate::kernels::lanes::{dispatch, Lanes, WIDTH};
 
-/// Rows of keys and values taken at once: 16 KiB of f32 keys at head_dim 128, half of a first-level cache.
+/// Tokens taken at once: enough to spread the cost of the greatest score, few enough that weights stay in the first-level cache.
 pub const TILE: usize = 32;
+/// Query rows whose running sums fit in registers together.
+const BLOCK: usize = 4;
 
 /// Sizes of one step.
 #[derive(Clone, Copy)]
 pub struct Sizes {
-    /// Query rows.
+    /// KV heads taken side by side.
+    pub heads: usize,
+    /// Query rows of each KV head.
     pub rows: usize,
     /// Elements of a key row.
     pub head_dim: usize,
@@ -18,16 +24,19 @@ pub struct Sizes {
     pub v_dim: usize,
 }
 
-/// Rows of one KV head: `keys[i]` and `values[i]` are offsets of row `i` into the data.
+/// Tokens of one step: `keys[i]` and `values[i]` are offsets of token `i` into the data, first head.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, T> {
     pub key_data: &'a [T],
     pub value_data: &'a [T],
     pub keys: &'a [usize],
     pub values: &'a [usize],
-    /// Added to every offset: the KV head.
+    /// Added to an offset for the first head taken.
     pub key_shift: usize,
     pub value_shift: usize,
+    /// From head to head.
+    pub key_stride: usize,
+    pub value_stride: usize,
 }
 
 /// What a set of query rows has seen so far: weighted sums of values `[rows, v_dim]`, and for each row the greatest
@@ -51,6 +60,14 @@ impl<'a> State<'a> {
         Self { sums, best, total: &mut total[..rows] }
     }
 
+    /// Copies another state into the rows from `first`.
+    pub fn put(&mut self, first: usize, other: &State, v_dim: usize) {
+        let n = other.best.len();
+        self.sums[first * v_dim..][..n * v_dim].copy_from_slice(other.sums);
+        self.best[first..][..n].copy_from_slice(other.best);
+        self.total[first..][..n].copy_from_slice(other.total);
+    }
+
     /// The state of having seen nothing.
     pub fn clear(&mut self) {
         self.sums.fill(0.0);
@@ -72,39 +89,38 @@ pub fn scaled_queries<'a, T: Float + 'a>(
     }
 }
 
-/// Scores and weights of a step.
+/// Buffers of a step.
 #[derive(Default)]
 pub struct Scratch {
     weights: Vec<f32>,
     fade: Vec<f32>,
+    packed: Vec<f32>,
 }
 
-/// Feeds up to [`TILE`] rows to the state. `next` are the rows of the coming step, fetched into the cache meanwhile.
+/// Feeds up to [`TILE`] tokens to the states of all heads (`states`: `[heads, state_len]`). `next` are the tokens of the
+/// coming step.
 pub fn absorb<T: Float>(
     queries: &[f32],
     rows: Rows<T>,
     next: Rows<T>,
-    state: &mut State,
+    states: &mut [f32],
     sizes: Sizes,
     scratch: &mut Scratch,
 ) {
-    let in_bounds = |rows: &Rows<T>| {
-        let fits = |data: &[T], offsets: &[usize], shift: usize, dim: usize| {
-            offsets.iter().all(|at| at + shift + dim <= data.len())
-        };
-        rows.keys.len() == rows.values.len()
-            && fits(rows.key_data, rows.keys, rows.key_shift, sizes.head_dim)
-            && fits(rows.value_data, rows.values, rows.value_shift, sizes.v_dim)
+    let last = sizes.heads.saturating_sub(1);
+    let fits = |data: &[T], offsets: &[usize], reach: usize| {
+        offsets.iter().all(|at| at.checked_add(reach).is_some_and(|end| end <= data.len()))
     };
-    let whole = queries.len() == sizes.rows * sizes.head_dim
-        && state.sums.len() == sizes.rows * sizes.v_dim
-        && state.best.len() == sizes.rows
-        && state.total.len() == sizes.rows
-        && rows.keys.len() <= TILE;
-    if whole && in_bounds(&rows) {
-        scratch.weights.resize(sizes.rows * TILE, 0.0);
-        scratch.fade.resize(sizes.rows, 0.0);
-        step(queries, rows, next, state, sizes, scratch);
+    let whole = queries.len() == sizes.heads * sizes.rows * sizes.head_dim
+        && states.len() == sizes.heads * state_len(sizes.rows, sizes.v_dim)
+        && rows.keys.len() == rows.values.len()
+        && rows.keys.len() <= TILE
+        && fits(rows.key_data, rows.keys, rows.key_shift + last * rows.key_stride + sizes.head_dim)
+        && fits(rows.value_data, rows.values, rows.value_shift + last * rows.value_stride + sizes.v_dim);
+    if whole {
+        scratch.weights.resize(sizes.heads * sizes.rows * TILE, 0.0);
+        scratch.fade.resize(sizes.heads * sizes.rows, 0.0);
+        step(queries, rows, next, states, sizes, scratch);
     } else {
         debug_assert!(false, "sizes are checked where the arrays come in");
     }
@@ -114,12 +130,12 @@ fn step<T: Float>(
     queries: &[f32],
     rows: Rows<T>,
     next: Rows<T>,
-    state: &mut State,
+    states: &mut [f32],
     sizes: Sizes,
     scratch: &mut Scratch,
 ) {
     dispatch!(step_kernel::<T>(
-        queries: &[f32], rows: Rows<T>, next: Rows<T>, state: &mut State, sizes: Sizes, scratch: &mut Scratch
+        queries: &[f32], rows: Rows<T>, next: Rows<T>, states: &mut [f32], sizes: Sizes, scratch: &mut Scratch
     ) where [T: Float]);
 }
 
@@ -130,82 +146,167 @@ unsafe fn step_kernel<L: Lanes, T: Float>(
     queries: &[f32],
     rows: Rows<T>,
     next: Rows<T>,
-    state: &mut State,
+    states: &mut [f32],
     sizes: Sizes,
     scratch: &mut Scratch,
 ) {
-    let Scratch { weights, fade } = scratch;
-    let mut first = 0;
-    // SAFETY: `absorb` has checked that all rows lie in the data; blocks of query rows stay below `sizes.rows`.
+    let Scratch { weights, fade, packed } = scratch;
+    // SAFETY: the caller's promise; the packed rows are laid out just here.
     unsafe {
-        while first < sizes.rows {
-            let left = sizes.rows - first;
-            let q = queries.as_ptr().add(first * sizes.head_dim);
-            let w = weights.as_mut_ptr().add(first * TILE);
-            match left {
-                1 => score::<L, T, 1>(q, &rows, sizes.head_dim, w),
-                2 => score::<L, T, 2>(q, &rows, sizes.head_dim, w),
-                3 => score::<L, T, 3>(q, &rows, sizes.head_dim, w),
-                _ => score::<L, T, 4>(q, &rows, sizes.head_dim, w),
-            }
-            first += 4;
+        if sizes.heads == 1 && sizes.rows > BLOCK {
+            // Rows are read once per block of queries: widen them once, side by side.
+            let n = rows.keys.len();
+            packed.resize(TILE * (sizes.head_dim + sizes.v_dim), 0.0);
+            let (keys, values) = packed.split_at_mut(TILE * sizes.head_dim);
+            pack::<L, T>(rows.key_data, rows.keys, rows.key_shift, sizes.head_dim, keys);
+            pack::<L, T>(rows.value_data, rows.values, rows.value_shift, sizes.v_dim, values);
+            let key_offsets: [usize; TILE] = std::array::from_fn(|i| i * sizes.head_dim);
+            let value_offsets: [usize; TILE] = std::array::from_fn(|i| i * sizes.v_dim);
+            let rows = Rows {
+                key_data: keys,
+                value_data: values,
+                keys: &key_offsets[..n],
+                values: &value_offsets[..n],
+                key_shift: 0,
+                value_shift: 0,
+                key_stride: 0,
+                value_stride: 0,
+            };
+            phases::<L, f32, false>(queries, &rows, &rows, states, sizes, weights, fade);
+        } else if sizes.heads == 1 {
+            phases::<L, T, true>(queries, &rows, &next, states, sizes, weights, fade);
+        } else {
+            phases::<L, T, false>(queries, &rows, &next, states, sizes, weights, fade);
         }
-        prefetch::<L, T>(next.key_data, next.keys, next.key_shift, sizes.head_dim);
-        for row in 0..sizes.rows {
-            fade[row] = weigh::<L>(
-                &mut weights[row * TILE..(row + 1) * TILE],
-                rows.keys.len(),
-                &mut state.best[row],
-                &mut state.total[row],
-            );
-        }
-        let mut first = 0;
-        while first < sizes.rows {
-            let left = sizes.rows - first;
-            let sums = state.sums.as_mut_ptr().add(first * sizes.v_dim);
-            let w = weights.as_ptr().add(first * TILE);
-            let f = fade.as_ptr().add(first);
-            match left {
-                1 => accumulate::<L, T, 1>(w, f, &rows, sizes.v_dim, sums),
-                2 => accumulate::<L, T, 2>(w, f, &rows, sizes.v_dim, sums),
-                3 => accumulate::<L, T, 3>(w, f, &rows, sizes.v_dim, sums),
-                _ => accumulate::<L, T, 4>(w, f, &rows, sizes.v_dim, sums),
-            }
-            first += 4;
-        }
-        prefetch::<L, T>(next.value_data, next.values, next.value_shift, sizes.v_dim);
     }
 }
 
-/// Asks for rows ahead of their use: rows of one head lie a stride apart, which the hardware does not foresee.
 #[inline(always)]
-unsafe fn prefetch<L: Lanes, T>(data: &[T], offsets: &[usize], shift: usize, dim: usize) {
-    const LINE: usize = 64;
-    for offset in offsets {
-        let row = data.as_ptr().wrapping_add(offset + shift).cast::<u8>();
-        for byte in (0..dim * size_of::<T>()).step_by(LINE) {
-            // SAFETY: a prefetch does not fault; the caller has the features.
-            unsafe { L::prefetch(row.wrapping_add(byte)) }
+unsafe fn pack<L: Lanes, T: Float>(data: &[T], offsets: &[usize], shift: usize, dim: usize, out: &mut [f32]) {
+    let whole = dim / WIDTH * WIDTH;
+    for (offset, out) in offsets.iter().zip(out.chunks_exact_mut(dim.max(1))) {
+        let row = &data[offset + shift..][..dim];
+        for at in (0..whole).step_by(WIDTH) {
+            // SAFETY: at + WIDTH <= dim, the length of both; the caller has the features.
+            unsafe { T::load::<L>(row.as_ptr().add(at)).store(out.as_mut_ptr().add(at)) }
+        }
+        for at in whole..dim {
+            out[at] = row[at].widen();
         }
     }
 }
 
-/// Dot products of `N` query rows with every key row, into `out[row * TILE + key]`.
+/// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order and the hardware
+/// foresees it. With one head, rows lie a stride apart: `AHEAD` asks for values while their keys are scored and for the
+/// next keys while values are summed, line by line, because a burst of prefetches stalls.
+#[inline(always)]
+unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
+    queries: &[f32],
+    rows: &Rows<T>,
+    next: &Rows<T>,
+    states: &mut [f32],
+    sizes: Sizes,
+    weights: &mut [f32],
+    fade: &mut [f32],
+) {
+    let n = rows.keys.len();
+    let state = state_len(sizes.rows, sizes.v_dim);
+    let ahead = Ahead::new(next);
+    // SAFETY: the caller's promise; blocks of query rows stay below `sizes.rows`, groups of tokens below n.
+    unsafe {
+        let group = if sizes.heads == 1 { TILE } else { 2 };
+        for start in (0..n).step_by(group) {
+            let tokens = start..(start + group).min(n);
+            for head in 0..sizes.heads {
+                for first in (0..sizes.rows).step_by(BLOCK) {
+                    let row = head * sizes.rows + first;
+                    let q = queries.as_ptr().add(row * sizes.head_dim);
+                    let w = weights.as_mut_ptr().add(row * TILE);
+                    let (tokens, dim) = (tokens.clone(), sizes.head_dim);
+                    let v_dim = if AHEAD { sizes.v_dim } else { 0 };
+                    match sizes.rows - first {
+                        1 => score::<L, T, 1>(q, rows, head, tokens, dim, v_dim, w),
+                        2 => score::<L, T, 2>(q, rows, head, tokens, dim, v_dim, w),
+                        3 => score::<L, T, 3>(q, rows, head, tokens, dim, v_dim, w),
+                        _ => score::<L, T, 4>(q, rows, head, tokens, dim, v_dim, w),
+                    }
+                }
+            }
+        }
+        for head in 0..sizes.heads {
+            let state = State::over(&mut states[head * state..][..state], sizes.rows, sizes.v_dim);
+            for row in 0..sizes.rows {
+                let at = head * sizes.rows + row;
+                let weights = &mut weights[at * TILE..][..TILE];
+                fade[at] = weigh::<L>(weights, n, &mut state.best[row], &mut state.total[row]);
+            }
+        }
+        let group = if sizes.heads == 1 { TILE } else { 8 };
+        for start in (0..n).step_by(group) {
+            let tokens = start..(start + group).min(n);
+            for head in 0..sizes.heads {
+                for first in (0..sizes.rows).step_by(BLOCK) {
+                    let sums = states.as_mut_ptr().add(head * state + first * sizes.v_dim);
+                    let row = head * sizes.rows + first;
+                    let w = weights.as_ptr().add(row * TILE);
+                    let f = fade.as_ptr().add(row);
+                    let (tokens, dim) = (tokens.clone(), sizes.v_dim);
+                    match sizes.rows - first {
+                        1 => accumulate::<L, T, 1, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
+                        2 => accumulate::<L, T, 2, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
+                        3 => accumulate::<L, T, 3, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
+                        _ => accumulate::<L, T, 4, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
+                    }
+                }
+            }
+        }
+    }
+}
+
+const LINE: usize = 64;
+
+/// Where the keys of the next step begin.
+struct Ahead<T>([*const T; TILE]);
+
+impl<T> Ahead<T> {
+    fn new(next: &Rows<T>) -> Self {
+        let data = next.key_data.as_ptr();
+        let mut rows = [data; TILE];
+        for (row, offset) in rows.iter_mut().zip(next.keys) {
+            *row = data.wrapping_add(offset + next.key_shift);
+        }
+        Self(rows)
+    }
+}
+
+/// Dot products of `N` query rows with the keys of some tokens, into `out[row * TILE + token]`.
 #[inline(always)]
 unsafe fn score<L: Lanes, T: Float, const N: usize>(
     q: *const f32,
     rows: &Rows<T>,
+    head: usize,
+    tokens: Range<usize>,
     head_dim: usize,
+    v_dim_ahead: usize,
     out: *mut f32,
 ) {
     let whole = head_dim / WIDTH * WIDTH;
+    let shift = rows.key_shift + head * rows.key_stride;
     // Two keys at a time: eight running sums, two keys and one query fill eleven of sixteen registers.
-    for i in (0..rows.keys.len()).step_by(2) {
-        let j = (i + 1).min(rows.keys.len() - 1);
+    for i in tokens.clone().step_by(2) {
+        let j = (i + 1).min(tokens.end - 1);
         // SAFETY: rows lie in the data and queries have N rows of head_dim, by the caller's promise.
         unsafe {
-            let a = rows.key_data.as_ptr().add(rows.keys[i] + rows.key_shift);
-            let b = rows.key_data.as_ptr().add(rows.keys[j] + rows.key_shift);
+            let a = rows.key_data.as_ptr().add(rows.keys[i] + shift);
+            let b = rows.key_data.as_ptr().add(rows.keys[j] + shift);
+            if v_dim_ahead > 0 {
+                for row in [i, j] {
+                    let value = rows.value_data.as_ptr().wrapping_add(rows.values[row] + rows.value_shift);
+                    for at in (0..v_dim_ahead * size_of::<T>()).step_by(LINE) {
+                        L::prefetch(value.cast::<u8>().wrapping_add(at));
+                    }
+                }
+            }
             let mut sums = [[L::splat(0.0); 2]; N];
             for at in (0..whole).step_by(WIDTH) {
                 let (ka, kb) = (T::load::<L>(a.add(at)), T::load::<L>(b.add(at)));
@@ -267,16 +368,21 @@ pub fn power(z: f32) -> f32 {
     }
 }
 
-/// `sums[row] = sums[row] * fade[row] + sum over keys of weight * value` for `N` query rows.
+/// Adds `weight * value` of some tokens to the sums of `N` query rows; the first token of a step fades them before.
 #[inline(always)]
-unsafe fn accumulate<L: Lanes, T: Float, const N: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn accumulate<L: Lanes, T: Float, const N: usize, const AHEAD: bool>(
     weights: *const f32,
     fade: *const f32,
     rows: &Rows<T>,
+    head: usize,
+    tokens: Range<usize>,
+    ahead: &Ahead<T>,
     v_dim: usize,
     sums: *mut f32,
 ) {
-    let data = rows.value_data.as_ptr().wrapping_add(rows.value_shift);
+    let data = rows.value_data.as_ptr().wrapping_add(rows.value_shift + head * rows.value_stride);
+    let first = tokens.start == 0;
     let mut at = 0;
     // SAFETY: rows lie in the data and sums have N rows of v_dim, by the caller's promise.
     unsafe {
@@ -284,12 +390,18 @@ unsafe fn accumulate<L: Lanes, T: Float, const N: usize>(
         while at + 2 * WIDTH <= v_dim {
             let mut sum = [[L::splat(0.0); 2]; N];
             for (row, sum) in sum.iter_mut().enumerate() {
-                let f = L::splat(*fade.add(row));
                 let from = sums.add(row * v_dim + at);
-                *sum = [L::load(from).mul(f), L::load(from.add(WIDTH)).mul(f)];
+                *sum = [L::load(from), L::load(from.add(WIDTH))];
+                if first {
+                    let f = L::splat(*fade.add(row));
+                    *sum = [sum[0].mul(f), sum[1].mul(f)];
+                }
             }
-            for (i, offset) in rows.values.iter().enumerate() {
-                let value = data.add(offset + at);
+            for i in tokens.clone() {
+                if AHEAD {
+                    L::prefetch(ahead.0[i].wrapping_add(at).cast());
+                }
+                let value = data.add(rows.values[i] + at);
                 let (a, b) = (T::load::<L>(value), T::load::<L>(value.add(WIDTH)));
                 for (row, sum) in sum.iter_mut().enumerate() {
                     let w = L::splat(*weights.add(row * TILE + i));
@@ -306,9 +418,9 @@ unsafe fn accumulate<L: Lanes, T: Float, const N: usize>(
         for at in at..v_dim {
             for row in 0..N {
                 let to = sums.add(row * v_dim + at);
-                let mut sum = *to * *fade.add(row);
-                for (i, offset) in rows.values.iter().enumerate() {
-                    sum += *weights.add(row * TILE + i) * (*data.add(offset + at)).widen();
+                let mut sum = if first { *to * *fade.add(row) } else { *to };
+                for i in tokens.clone() {
+                    sum += *weights.add(row * TILE + i) * (*data.add(rows.values[i] + at)).widen();
                 }
                 *to = sum;
             }

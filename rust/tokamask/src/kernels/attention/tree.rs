@@ -64,6 +64,7 @@ struct Buffers {
     queries: Vec<f32>,
     keys: Vec<usize>,
     values: Vec<usize>,
+    own: Vec<f32>,
     tile: Scratch,
 }
 
@@ -91,18 +92,17 @@ pub fn tree_decode<T: Float>(
     // Parts of a (sequence, KV head): the splits of its prefix, then the tree itself.
     let parts = lengths.iter().max().map_or(0, |longest| longest.div_ceil(SPLIT)) + 1;
     let rows = nodes * group;
-    let sizes = Sizes { rows, head_dim, v_dim };
+    let sizes = Sizes { heads: 1, rows, head_dim, v_dim };
     let state = state_len(rows, v_dim);
     let mut states = vec![0.0; batch * num_kv_heads * parts * state];
     let prefix: usize = lengths.iter().sum();
     let bytes = (prefix + nodes) * rows * num_kv_heads * (head_dim + v_dim);
     threads::each_chunk(bytes, &mut states, state.max(1), Buffers::default, |buffers, task, state| {
         let (b, head, part) = (task / parts / num_kv_heads, task / parts % num_kv_heads, task % parts);
-        let Buffers { queries, keys, values, tile } = buffers;
+        let Buffers { queries, keys, values, own, tile } = buffers;
         let heads = (0..nodes).flat_map(|node| (head * group..(head + 1) * group).map(move |h| (node, h)));
         scaled_queries(heads.map(|(node, h)| q.row([b, node, h, 0])), scale, queries);
-        let mut state = State::over(state, rows, v_dim);
-        state.clear();
+        State::over(state, rows, v_dim).clear();
         keys.clear();
         values.clear();
         if part + 1 < parts {
@@ -116,34 +116,35 @@ pub fn tree_decode<T: Float>(
             for start in (0..keys.len()).step_by(TILE) {
                 let rows = rows_at(cache, keys, values, start, head);
                 let next = rows_at(cache, keys, values, (start + TILE).min(keys.len()), head);
-                absorb(queries, rows, next, &mut state, sizes, tile);
+                absorb(queries, rows, next, state, sizes, tile);
             }
             return;
         }
+        let mut whole = State::over(state, rows, v_dim);
+        own.resize(state_len(group, v_dim), 0.0);
         for node in 0..nodes {
             let (k, v) = (&tree.keys.strides, &tree.values.strides);
             keys.clear();
             values.clear();
             keys.extend(tree.visible(b, node).map(|j| b * k[0] + j * k[1] + head * k[2]));
             values.extend(tree.visible(b, node).map(|j| b * v[0] + j * v[1] + head * v[2]));
-            let mut state = State {
-                sums: &mut state.sums[node * group * v_dim..][..group * v_dim],
-                best: &mut state.best[node * group..][..group],
-                total: &mut state.total[node * group..][..group],
-            };
+            State::over(own, group, v_dim).clear();
             let queries = &queries[node * group * head_dim..][..group * head_dim];
             for (keys, values) in keys.chunks(TILE).zip(values.chunks(TILE)) {
+                let (key_data, value_data) = (tree.keys.data(), tree.values.data());
                 let rows = Rows {
-                    key_data: tree.keys.data(),
-                    value_data: tree.values.data(),
+                    key_data,
+                    value_data,
                     keys,
                     values,
                     key_shift: 0,
                     value_shift: 0,
+                    key_stride: 0,
+                    value_stride: 0,
                 };
-                let none = Rows { keys: &[], values: &[], ..rows };
-                absorb(queries, rows, none, &mut state, Sizes { rows: group, ..sizes }, tile);
+                absorb(queries, rows, rows, own, Sizes { rows: group, ..sizes }, tile);
             }
+            whole.put(node * group, &State::over(own, group, v_dim), v_dim);
         }
     });
 
