@@ -241,3 +241,14 @@ def compile_grammar(
 def fill_bitmasks(
     matchers: list[Matcher], bitmask: npt.NDArray[np.int32], rows: list[int], threads: int | None = None
 ) -> npt.NDArray[np.bool_]: ...
+def train_superbpe(
+    counts: _Counts,
+    pre_tokenizer: str,
+    special_tokens: list[str],
+    initial_alphabet: bytes,
+    vocab_size: int,
+    transition: int,
+    max_words: int,
+    min_frequency: int,
+    report: Callable[[int], object] | None,
+) -> _Trained: ...

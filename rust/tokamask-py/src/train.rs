@@ -10,6 +10,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
 use tokamask::text::pretokenizer::PreTokenizer;
 use tokamask::train::bpe;
+use tokamask::train::superbpe::{self, Sizes};
 use tokamask::train::counter::Counter;
 use tokamask::train::counts::{PretokenCounts, View};
 use tokamask::train::learn::Goal;
@@ -207,6 +208,31 @@ pub fn train_bpe<'py>(
     let mut ticker = Ticker::new(report);
     let learnt =
         py.detach(|| bpe::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done)))?;
+    ticker.finish()?;
+    trained(py, &learnt, &special_tokens, pre_tokenizer)
+}
+
+/// SuperBPE from counts with runs: words up to `transition`, superwords after it.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_superbpe<'py>(
+    py: Python<'py>,
+    counts: Borrowed<'_>,
+    pre_tokenizer: &str,
+    special_tokens: Vec<String>,
+    initial_alphabet: &[u8],
+    vocab_size: usize,
+    transition: usize,
+    max_words: usize,
+    min_frequency: u64,
+    report: Option<Py<PyAny>>,
+) -> Result<Trained<'py>> {
+    let view = view(&counts)?;
+    let sizes = Sizes { vocab_size, transition, max_words, min_frequency };
+    let mut ticker = Ticker::new(report);
+    let learnt = py.detach(|| {
+        superbpe::train(view, &special_tokens, initial_alphabet, sizes, |done| ticker.tick(done))
+    })?;
     ticker.finish()?;
     trained(py, &learnt, &special_tokens, pre_tokenizer)
 }

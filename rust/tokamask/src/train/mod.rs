@@ -7,4 +7,6 @@ pub mod bpe;
 pub mod counter;
 pub mod counts;
 pub mod learn;
+pub mod superbpe;
+pub mod superword;
 mod table;
