@@ -252,3 +252,13 @@ def train_superbpe(
     min_frequency: int,
     report: Callable[[int], object] | None,
 ) -> _Trained: ...
+def train_extend(
+    tokenizer: Tokenizer,
+    counts: _Counts,
+    pre_tokenizer: str,
+    vocab_size: int,
+    max_words: int | None,
+    veto: Callable[[bytes], bool] | None,
+    min_frequency: int,
+    report: Callable[[int], object] | None,
+) -> Tokenizer: ...

@@ -121,3 +121,58 @@ def bpe(
     learner = Learner(tokens, symbols)
     learner.learn(vocab_size, min_frequency=min_frequency, max_token_length=max_token_length)
     return learner.tokens, learner.merges
+
+
+def superword_veto(max_words: int) -> Callable[[bytes], bool]:
+    """Refuses tokens with ``": "`` in them, and tokens of more than ``max_words`` parts between spaces."""
+    return lambda token: b": " in token or len([part for part in token.split(b" ") if part]) > max_words
+
+
+def replay(
+    sequences: Iterable[Sequence[int]], merges: Mapping[Pair, int]
+) -> tuple[list[list[int]], set[Pair]]:
+    """Applies merges one after another to whole sequences; those that are adjacent nowhere are left out."""
+    words = [list(sequence) for sequence in sequences]
+    applied = set()
+    for pair, new in merges.items():
+        for word in words:
+            at = 0
+            while at + 1 < len(word):
+                if (word[at], word[at + 1]) == pair:
+                    word[at : at + 2] = [new]
+                    applied.add(pair)
+                at += 1
+    return words, applied
+
+
+def superbpe(
+    runs: Mapping[tuple[bytes, ...], int], vocab_size: int, *, transition: int, max_words: int = 4
+) -> tuple[list[bytes], list[Pair]]:
+    """SuperBPE from runs of pretokens (single ones included): tokens by id, and merges.
+
+    Words are learnt up to the transition. Their merges are replayed on whole runs, those that never
+    apply are dropped, and learning goes on over the runs.
+    """
+    words: Counter[bytes] = Counter()
+    for run, count in runs.items():
+        for word in run:
+            words[word] += count
+    tokens, merges = bpe(words, transition)
+    letters = tokens[: len(tokens) - len(merges)]
+    ids = {token: nth for nth, token in enumerate(tokens)}
+    spelled = [[ids[bytes([byte])] for byte in b"".join(run)] for run in sorted(runs)]
+    products = {pair: len(letters) + nth for nth, pair in enumerate(merges)}
+    sequences, applied = replay(spelled, products)
+    kept = [token for pair, token in products.items() if pair in applied]
+    tokens = letters + [tokens[token] for token in kept]
+    moved = {old: new for new, old in enumerate([*range(len(letters)), *kept])}
+    learner = Learner(
+        tokens,
+        [
+            ([moved[symbol] for symbol in word], runs[run])
+            for word, run in zip(sequences, sorted(runs), strict=True)
+        ],
+    )
+    learner.learn(vocab_size, veto=superword_veto(max_words))
+    inherited = [(moved[a], moved[b]) for a, b in merges if (a, b) in applied]
+    return learner.tokens, inherited + learner.merges

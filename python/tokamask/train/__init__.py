@@ -10,7 +10,7 @@ number of machines and the learning on one; the merges do not depend on how the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from tokamask.train.counts import PretokenCounts
 from tokamask.train.progress import Report, reporter
 from tokamask.train.rules import Component
 
-__all__ = ["PretokenCounts", "bpe", "count", "superbpe"]
+__all__ = ["PretokenCounts", "bpe", "count", "extend", "superbpe"]
 
 ALL_BYTES = bytes(range(256))
 
@@ -189,7 +189,9 @@ def train_superbpe(
     """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
     report = report or reporter(False)
     if not counts.has_runs:
-        raise CorpusError("superwords are learnt from runs, and these counts hold none: count(..., runs=True)")
+        raise CorpusError(
+            "superwords are learnt from runs, and these counts hold none: count(..., runs=True)"
+        )
     tok, merges, tokens = _core.train_superbpe(
         counts.arrays,
         json.dumps(counts.rules["run_pre_tokenizer"]),
@@ -203,6 +205,67 @@ def train_superbpe(
     )
     report("learning", vocab_size, vocab_size)
     return tok, merges.reshape(-1, 2), tokens
+
+
+def extend(
+    tok: Tokenizer,
+    counts: PretokenCounts,
+    *,
+    vocab_size: int,
+    max_words: int | None = 4,
+    veto: Callable[[bytes], bool] | None = None,
+    min_frequency: int = 0,
+    progress: bool | Report = True,
+) -> Tokenizer:
+    """A tokenizer with more merges; the ids it had keep their tokens.
+
+    From counts with runs it learns superwords (and its split rule becomes the one that the runs were
+    counted by); from counts without runs, which must be made by its own split rule, it learns more
+    tokens of the ordinary kind.
+
+    Parameters
+    ----------
+    tok : Tokenizer
+        A byte-level BPE tokenizer, of whatever file.
+    counts : PretokenCounts
+        What to learn from.
+    vocab_size : int
+        Size to reach, special tokens included. Fewer if no pair is left.
+    max_words : int or None
+        Words that a token may hold; also refuses tokens with ``": "``. None refuses nothing.
+    veto : function of bytes, optional
+        True for tokens that are not wanted. Called once per token that is about to be learnt.
+    min_frequency, progress
+        As in :func:`bpe`.
+
+    Raises
+    ------
+    CorpusError
+        Counts without runs were made by another split rule than the tokenizer's.
+
+    Examples
+    --------
+    >>> text = ["by the way, it is on the way"] * 9
+    >>> words = tm.train.bpe(text, vocab_size=266, pre_tokenizer="superbpe")
+    >>> tok = tm.train.extend(words, tm.train.count(text, pre_tokenizer="superbpe", runs=True), vocab_size=272)
+    >>> len(words), len(tok), tok.encode("by") == words.encode("by")
+    (266, 272, True)
+
+    """
+    report = reporter(progress)
+    rule = counts.rules["run_pre_tokenizer" if counts.has_runs else "pre_tokenizer"]
+    extended = _core.train_extend(
+        tok,
+        counts.arrays,
+        json.dumps(rule),
+        vocab_size,
+        max_words if counts.has_runs else None,
+        veto,
+        min_frequency,
+        lambda done: report("learning", done, vocab_size),
+    )
+    report("learning", vocab_size, vocab_size)
+    return extended
 
 
 def _counted(

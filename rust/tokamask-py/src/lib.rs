@@ -33,7 +33,9 @@ mod _core {
     #[pymodule_export]
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
-    use crate::train::{check_counts, merge_counts, train_bpe, train_superbpe, PretokenCounter};
+    use crate::train::{
+        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, PretokenCounter,
+    };
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;
 }

@@ -39,6 +39,11 @@ impl From<tokamask::tokenizer::Tokenizer> for Tokenizer {
 }
 
 impl Tokenizer {
+    /// The tokenizer of the core crate.
+    pub fn core(&self) -> &tokamask::tokenizer::Tokenizer {
+        &self.inner
+    }
+
     fn ids(&self, py: Python<'_>, text: &str, special: bool, allowed: &Allowed) -> Result<Vec<u32>> {
         let encode = || self.inner.encode(text, special, allowed);
         Ok(if text.len() < SHORT { encode() } else { py.detach(encode) }?)

@@ -10,10 +10,11 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
 use tokamask::text::pretokenizer::PreTokenizer;
 use tokamask::train::bpe;
-use tokamask::train::superbpe::{self, Sizes};
 use tokamask::train::counter::Counter;
 use tokamask::train::counts::{PretokenCounts, View};
 use tokamask::train::learn::Goal;
+use tokamask::train::superbpe::{self, Sizes};
+use tokamask::train::superword::superword_veto;
 
 use crate::arrays::to_numpy;
 use crate::errors::Result;
@@ -235,4 +236,48 @@ pub fn train_superbpe<'py>(
     })?;
     ticker.finish()?;
     trained(py, &learnt, &special_tokens, pre_tokenizer)
+}
+
+/// A tokenizer with more merges.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_extend(
+    py: Python<'_>,
+    tokenizer: &Tokenizer,
+    counts: Borrowed<'_>,
+    pre_tokenizer: &str,
+    vocab_size: usize,
+    max_words: Option<usize>,
+    veto: Option<Py<PyAny>>,
+    min_frequency: u64,
+    report: Option<Py<PyAny>>,
+) -> Result<Tokenizer> {
+    let view = view(&counts)?;
+    let rule = bpe::settings(pre_tokenizer)?;
+    let superwords = superword_veto(max_words.unwrap_or(usize::MAX));
+    let raised = std::sync::Mutex::new(None);
+    let asked = |token: &[u8]| {
+        let ask = |veto: &Py<PyAny>| {
+            Python::attach(|py| veto.bind(py).call1((PyBytes::new(py, token),))?.is_truthy())
+        };
+        veto.as_ref().is_some_and(|veto| {
+            ask(veto).unwrap_or_else(|error| {
+                raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                true
+            })
+        })
+    };
+    let refuse = |token: &[u8]| max_words.is_some() && superwords(token) || asked(token);
+    let goal = Goal { min_frequency, veto: Some(&refuse), ..Goal::size(vocab_size) };
+    let mut ticker = Ticker::new(report);
+    let definition = tokenizer.core().definition();
+    let extended = py.detach(|| {
+        superbpe::extend_definition(definition, view, &rule, goal, veto.is_none(), |done| ticker.tick(done))
+    })?;
+    ticker.finish()?;
+    let raised = raised.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(error) = raised {
+        return Err(error.into());
+    }
+    Ok(py.detach(|| tokamask::tokenizer::Tokenizer::new(extended.0))?.into())
 }

@@ -14,6 +14,8 @@ pub struct Learnt {
     pub tokens: Vec<Vec<u8>>,
     /// Pairs of ids, in the order learnt.
     pub merges: Vec<(u32, u32)>,
+    /// Special tokens and letters of the alphabet: the ids before those of merges.
+    pub start: usize,
     /// Why learning ended.
     pub outcome: Outcome,
 }
@@ -78,11 +80,12 @@ pub fn train(
         occurs[byte as usize] = true;
     }
     let start = Start::new(special_tokens, |byte| occurs[byte as usize]);
+    let first = start.tokens.len();
     let symbols = start.symbols.map(|symbol| symbol.unwrap_or(u32::MAX));
     let mut learner = Learner::new(start.tokens, counts.words(), |&byte| symbols[byte as usize])?;
     let outcome = learner.learn(goal, keep_going);
     let (tokens, merges) = learner.into_parts();
-    Ok(Learnt { tokens: spelled(tokens, special_tokens), merges, outcome })
+    Ok(Learnt { tokens: spelled(tokens, special_tokens), merges, start: first, outcome })
 }
 
 /// Tokens as bytes, with the special tokens' own text at the front.

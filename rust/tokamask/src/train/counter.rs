@@ -13,6 +13,9 @@ use crate::text::pretokenizer::PreTokenizer;
 /// Bytes of text that one thread takes at a time.
 const CHUNK: usize = 1 << 18;
 
+/// Pretokens cut before they are counted.
+const BATCH: usize = 512;
+
 /// Counts pretokens of texts, on all threads of the pool.
 pub struct Counter {
     words: PreTokenizer,
@@ -32,6 +35,7 @@ struct Shard {
     spans: Vec<(usize, usize)>,
     inner: Vec<(usize, usize)>,
     run: Vec<u8>,
+    starts: Vec<u32>,
 }
 
 impl Counter {
@@ -103,13 +107,26 @@ impl Counter {
     }
 
     fn add_line(&self, shard: &mut Shard, text: &str) -> Result<(), Error> {
-        let Shard { words, runs, spans, inner, run } = shard;
+        let Shard { words, runs, spans, inner, run, starts } = shard;
         let Some(cut) = &self.runs else {
-            self.words.split(text, spans)?;
-            for &(start, end) in &*spans {
-                words.add(&text.as_bytes()[start..end], 1)?;
+            let Some(rule) = self.words.single_rule() else {
+                self.words.split(text, spans)?;
+                for &(start, end) in &*spans {
+                    words.add(&text.as_bytes()[start..end], 1)?;
+                }
+                return Ok(());
+            };
+            let mut pieces = rule.pieces(text.as_bytes());
+            loop {
+                starts.clear();
+                pieces.fill(starts, BATCH);
+                if starts.is_empty() {
+                    return Ok(());
+                }
+                for two in starts.windows(2) {
+                    words.add(&text.as_bytes()[two[0] as usize..two[1] as usize], 1)?;
+                }
             }
-            return Ok(());
         };
         cut.split(text, spans)?;
         for &(start, end) in &*spans {

@@ -99,6 +99,11 @@ impl<'a> View<'a> {
         self.run_counts.len()
     }
 
+    /// Pretokens of all distinct runs together.
+    pub fn run_length(&self) -> usize {
+        self.run_words.len()
+    }
+
     /// Run `r` as places of pretokens.
     pub fn run(&self, r: usize) -> &'a [u32] {
         &self.run_words[self.run_offsets[r] as usize..self.run_offsets[r + 1] as usize]

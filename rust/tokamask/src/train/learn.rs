@@ -105,7 +105,8 @@ impl Ord for Candidate {
     }
 }
 
-fn pair_of(left: u32, right: u32) -> u64 {
+/// Two symbols as one key that sorts like them.
+pub(super) fn pair_of(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 

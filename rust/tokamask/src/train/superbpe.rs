@@ -1,14 +1,14 @@
-//! SuperBPE: words first, then superwords (tokens across pretokens) on top of them.
+//! `SuperBPE`: words first, then superwords (tokens across pretokens) on top of them.
 
 use super::bpe::{self, Learnt};
 use super::counts::View;
 use super::learn::{Goal, Outcome};
-use super::superword::{extend, superword_veto, used, Inherited};
+use super::superword::{extend, superword_veto, Corpus, Inherited};
 use crate::bpe::Merges;
 use crate::error::{CorpusError, Error};
 use crate::formats::{Definition, Settings};
 
-/// The sizes that SuperBPE is trained to.
+/// The sizes that `SuperBPE` is trained to.
 #[derive(Clone, Copy)]
 pub struct Sizes {
     /// Of the whole vocabulary.
@@ -34,12 +34,15 @@ pub fn train(
     if words.outcome == Outcome::Stopped {
         return Ok(words);
     }
-    let kept = used(&inherited(words.definition(special_tokens, Settings::default())), counts)?;
-    drop_unused(&mut words, &kept);
     let veto = superword_veto(sizes.max_words);
     let goal = Goal { min_frequency: sizes.min_frequency, veto: Some(&veto), ..Goal::size(sizes.vocab_size) };
     let base = inherited(words.definition(special_tokens, Settings::default()));
-    let extended = extend(&base, counts, goal, true, keep_going)?;
+    let mut corpus = Corpus::new(&base, counts)?;
+    let used = corpus.used(&words.merges);
+    let moved = drop_unused(&mut words, &used);
+    let base = inherited(words.definition(special_tokens, Settings::default()));
+    corpus = corpus.renumbered(&base, &moved);
+    let extended = extend(&corpus, goal, true, keep_going)?;
     words.tokens.extend(extended.tokens);
     words.merges.extend(extended.merges);
     Ok(Learnt { outcome: extended.outcome, ..words })
@@ -49,25 +52,26 @@ fn inherited(definition: Definition) -> Inherited {
     Inherited { tokens: definition.tokens, merges: definition.merges }
 }
 
-/// Takes out merged tokens that are not kept, and their merges; later ids move down.
-fn drop_unused(learnt: &mut Learnt, kept: &[bool]) {
-    let first = learnt.tokens.len() - learnt.merges.len().min(learnt.tokens.len());
-    let kept = |id: usize| id < first || kept[id];
+/// Takes out merged tokens that are not kept, and their merges; where each id has moved.
+fn drop_unused(learnt: &mut Learnt, kept: &[bool]) -> Vec<u32> {
+    let first = learnt.start;
+    // If a merge spells a special token, ids are not ranks, and nothing is dropped.
+    let ranked = first + learnt.merges.len() == learnt.tokens.len();
+    let kept = |id: usize| id < first || !ranked || kept[id];
     let mut moved = Vec::with_capacity(learnt.tokens.len());
     let mut next = 0;
     for id in 0..learnt.tokens.len() {
         moved.push(next);
         next += u32::from(kept(id));
     }
-    let products = learnt.tokens.len() - first == learnt.merges.len();
-    let (tokens, merges) = (std::mem::take(&mut learnt.tokens), std::mem::take(&mut learnt.merges));
-    learnt.tokens = tokens.into_iter().enumerate().filter(|(id, _)| kept(*id)).map(|(_, t)| t).collect();
+    let tokens = std::mem::take(&mut learnt.tokens).into_iter().enumerate();
+    learnt.tokens = tokens.filter(|&(id, _)| kept(id)).map(|(_, token)| token).collect();
+    let merges = std::mem::take(&mut learnt.merges).into_iter().enumerate();
     learnt.merges = merges
-        .into_iter()
-        .enumerate()
-        .filter(|(nth, _)| !products || kept(first + nth))
+        .filter(|&(nth, _)| kept(first + nth))
         .map(|(_, (left, right))| (moved[left as usize], moved[right as usize]))
         .collect();
+    moved
 }
 
 /// A tokenizer with more merges, learnt from counts made by its own rule, or over runs.
@@ -85,7 +89,7 @@ pub fn extend_definition(
     if counts.runs() == 0 && rule.steps != definition.settings.steps {
         return Err(CorpusError::new("the counts were made by another rule than the tokenizer's").into());
     }
-    let extended = extend(&base, counts, goal, growing, keep_going)?;
+    let extended = extend(&Corpus::new(&base, counts)?, goal, growing, keep_going)?;
     let mut definition = definition.clone();
     base.tokens.extend(extended.tokens.into_iter().map(Some));
     definition.tokens = base.tokens;

@@ -11,14 +11,16 @@
 //!   the cuts repeats so often that it is counted like words. The bound is a guess; if learning ends at
 //!   it before the vocabulary is full, the guess is lowered and learning starts again.
 
-use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 
-use super::counts::View;
-use super::learn::{Goal, Learner, Outcome, Veto};
+use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::counts::{words_of, View};
+use super::learn::{pair_of, Goal, Learner, Outcome, Veto};
 use super::table::Table;
 use crate::bpe::{Bpe, Merges};
-use crate::error::Error;
+use crate::error::{Error, LimitError};
 
 /// The tokens and merges that learning starts from.
 pub struct Inherited {
@@ -50,67 +52,40 @@ pub fn superword_veto(max_words: usize) -> impl Fn(&[u8]) -> bool + Sync {
 ///
 /// `growing` says that whatever holds a vetoed token is vetoed as well.
 pub fn extend(
-    inherited: &Inherited,
-    counts: View<'_>,
+    corpus: &Corpus<'_>,
     goal: Goal<'_>,
     growing: bool,
     mut keep_going: impl FnMut(usize) -> bool,
 ) -> Result<Extended, Error> {
-    let corpus = Corpus::new(inherited, counts)?;
     let pairs = corpus.pairs();
-    let wanted = goal.vocab_size.saturating_sub(inherited.tokens.len());
+    let old = corpus.tokens.len();
+    let wanted = goal.vocab_size.saturating_sub(old);
     let floor = goal.min_frequency.max(1);
     let mut bound = first_bound(&pairs, wanted).max(floor);
     loop {
         let veto = goal.veto.filter(|_| growing);
-        let pieces = corpus.pieces(|left, right| {
-            let pair = u64::from(left) << 32 | u64::from(right);
-            pairs.get(&pair).is_some_and(|&count| count >= bound) && !corpus.vetoed(veto, left, right)
-        })?;
-        let tokens = inherited.tokens.iter().map(|token| {
+        let kept = pairs.iter().filter(|&(&pair, &count)| count >= bound && !corpus.vetoed(veto, pair));
+        let kept: FxHashSet<u64> = kept.map(|(&pair, _)| pair).collect();
+        let pieces = corpus.pieces(&kept)?;
+        let tokens = corpus.tokens.iter().map(|token| {
             let token = token.clone().unwrap_or_default();
             let length = token.len() as u32;
             (token, length)
         });
-        let words = (0..pieces.len()).map(|nth| {
-            (bytemuck::cast_slice::<u8, [u8; 4]>(pieces.get(nth)), pieces.count(nth))
-        });
+        let words = (0..pieces.len())
+            .map(|nth| (bytemuck::cast_slice::<u8, [u8; 4]>(pieces.get(nth)), pieces.count(nth)));
         let mut learner = Learner::new(tokens.collect(), words, |&symbol| u32::from_ne_bytes(symbol))?;
         let outcome = learner.learn(Goal { min_frequency: bound, ..goal }, &mut keep_going);
         let (tokens, merges) = learner.into_parts();
         let mut tokens: Vec<Vec<u8>> = tokens.into_iter().map(<[u8]>::into_vec).collect();
-        let tokens = tokens.split_off(inherited.tokens.len());
+        let tokens = tokens.split_off(old);
         // A merge that spells an old token would void the argument for the cuts.
         let sound = tokens.len() == merges.len() || bound == floor;
-        if sound && (outcome != Outcome::Exhausted || bound == floor) || outcome == Outcome::Stopped {
+        if outcome == Outcome::Stopped || sound && (outcome == Outcome::Full || bound == floor) {
             return Ok(Extended { tokens, merges, outcome });
         }
         bound = if sound { (bound / 4).max(floor) } else { floor };
     }
-}
-
-/// Ids of tokens that the runs use or that a used token is merged from; the others are dropped by
-/// the method's authors when they replay merges.
-pub fn used(inherited: &Inherited, counts: View<'_>) -> Result<Vec<bool>, Error> {
-    let corpus = Corpus::new(inherited, counts)?;
-    let mut used = vec![false; inherited.tokens.len()];
-    corpus.visit(0..corpus.len(), |tokens, _| {
-        tokens.iter().for_each(|&token| used[token as usize] = true);
-    });
-    let ids: FxHashMap<&[u8], u32> =
-        (0..).zip(&inherited.tokens).filter_map(|(id, token)| Some((token.as_deref()?, id))).collect();
-    if let Merges::List(merges) = &inherited.merges {
-        for &(left, right) in merges.iter().rev() {
-            let [Some(l), Some(r)] = [left, right].map(|id| inherited.tokens[id as usize].as_deref()) else {
-                continue;
-            };
-            if ids.get(&[l, r].concat()[..]).is_some_and(|&id| used[id as usize]) {
-                used[left as usize] = true;
-                used[right as usize] = true;
-            }
-        }
-    }
-    Ok(used)
 }
 
 /// The count of the pair that is about the last to be merged, halved to be safe.
@@ -123,148 +98,250 @@ fn first_bound(pairs: &FxHashMap<u64, u64>, wanted: usize) -> u64 {
     count / 2
 }
 
-/// Runs as sequences of inherited tokens.
-struct Corpus<'a> {
+/// Runs as sequences of units: stretches that the inherited merges are replayed on by themselves.
+pub struct Corpus<'a> {
     counts: View<'a>,
-    bpe: Bpe,
     tokens: &'a [Option<Vec<u8>>],
-    /// Bit per pair of bytes: stands side by side in an inherited token.
-    inside: Vec<u64>,
-    /// Tokens of each pretoken, one after another.
+    /// Units by run: a pretoken, or (from the number of pretokens on) some that belong together.
+    units: Vec<u32>,
+    run_bounds: Vec<usize>,
+    /// Tokens by unit.
     encoded: Vec<u32>,
-    bounds: Vec<u32>,
-    /// Occurrences of each pretoken outside of runs.
+    unit_bounds: Vec<u32>,
+    /// Occurrences by unit, and those of them that are no part of a run.
+    occurrences: Vec<u64>,
     alone: Vec<u64>,
 }
 
 impl<'a> Corpus<'a> {
-    fn new(inherited: &'a Inherited, counts: View<'a>) -> Result<Self, Error> {
-        let slices: Vec<Option<&[u8]>> = inherited.tokens.iter().map(Option::as_deref).collect();
-        let bpe = Bpe::new(&slices, &inherited.merges, false)?;
-        let mut inside = vec![0u64; 1 << 10];
-        for two in slices.iter().flatten().flat_map(|token| token.windows(2)) {
-            let pair = usize::from(two[0]) << 8 | usize::from(two[1]);
-            inside[pair >> 6] |= 1 << (pair & 63);
-        }
+    /// Replays the inherited merges on every unit.
+    pub fn new(inherited: &'a Inherited, counts: View<'a>) -> Result<Self, Error> {
+        let tokens = &inherited.tokens;
+        let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
+        let bpe = Bpe::new(&slices, &inherited.merges)?;
+        let crossing = Crossing::new(tokens, counts);
         let mut alone: Vec<u64> = counts.words().map(|(_, count)| count).collect();
+        let mut occurrences = vec![0; counts.len()];
+        let mut glued = Table::default();
+        let (mut units, mut run_bounds) = (Vec::with_capacity(counts.run_length()), vec![0]);
         for run in 0..counts.runs() {
-            for &word in counts.run(run) {
-                let left = &mut alone[word as usize];
-                *left = left.saturating_sub(counts.run_count(run));
-            }
-        }
-        let (mut encoded, mut bounds) = (Vec::new(), vec![0]);
-        for (word, _) in counts.words() {
-            bpe.encode_piece(word, &mut encoded);
-            bounds.push(encoded.len() as u32);
-        }
-        Ok(Self { counts, bpe, tokens: &inherited.tokens, inside, encoded, bounds, alone })
-    }
-
-    /// Sequences: runs first, then pretokens that stood alone.
-    fn len(&self) -> usize {
-        self.counts.runs() + self.counts.len()
-    }
-
-    /// Calls `found` with the tokens and the count of each sequence.
-    fn visit(&self, range: std::ops::Range<usize>, mut found: impl FnMut(&[u32], u64)) {
-        let (mut tokens, mut glued) = (Vec::new(), Vec::new());
-        for nth in range {
-            if nth < self.counts.runs() {
-                tokens.clear();
-                self.encode(self.counts.run(nth), &mut tokens, &mut glued);
-                found(&tokens, self.counts.run_count(nth));
-            } else {
-                let word = nth - self.counts.runs();
-                if self.alone[word] > 0 {
-                    found(self.word(word as u32), self.alone[word]);
+            let (mut rest, count) = (counts.run(run), counts.run_count(run));
+            while let Some(&first) = rest.first() {
+                let together = 1 + rest.windows(2).take_while(|two| crossing.may(two[0], two[1])).count();
+                let (unit, others) = rest.split_at(together);
+                if together == 1 {
+                    occurrences[first as usize] += count;
+                    units.push(first);
+                } else {
+                    units.push(counts.len() as u32 + glued.add(bytemuck::cast_slice(unit), count)?);
                 }
-            }
-        }
-    }
-
-    fn word(&self, word: u32) -> &[u32] {
-        &self.encoded[self.bounds[word as usize] as usize..self.bounds[word as usize + 1] as usize]
-    }
-
-    /// The inherited encoding of a run: pretokens apart where no token can cross, else together.
-    fn encode(&self, run: &[u32], tokens: &mut Vec<u32>, glued: &mut Vec<u8>) {
-        let mut rest = run;
-        while let Some((&first, _)) = rest.split_first() {
-            let together = 1 + rest.windows(2).take_while(|two| self.touch(two[0], two[1])).count();
-            if together == 1 {
-                tokens.extend_from_slice(self.word(first));
-            } else {
-                glued.clear();
-                for &word in &rest[..together] {
-                    glued.extend_from_slice(self.counts.word(word as usize));
+                for &word in unit {
+                    let left = &mut alone[word as usize];
+                    *left = left.saturating_sub(count);
                 }
-                self.bpe.encode_piece(glued, tokens);
+                rest = others;
             }
-            rest = &rest[together..];
+            run_bounds.push(units.len());
         }
+        occurrences.iter_mut().zip(&alone).for_each(|(all, alone)| *all += alone);
+        occurrences.extend((0..glued.len()).map(|nth| glued.count(nth)));
+        let spell = |unit: usize| match unit.checked_sub(counts.len()) {
+            None => Cow::Borrowed(counts.word(unit)),
+            Some(nth) => words_of(glued.get(nth)).flat_map(|w| counts.word(w as usize)).copied().collect(),
+        };
+        let (encoded, unit_bounds) = encode_all(&bpe, occurrences.len(), spell);
+        Ok(Self { counts, tokens, units, run_bounds, encoded, unit_bounds, occurrences, alone })
     }
 
-    /// True if an inherited token may reach over the edge of two pretokens.
-    fn touch(&self, left: u32, right: u32) -> bool {
-        let left = self.counts.word(left as usize).last();
-        let right = self.counts.word(right as usize).first();
-        let (Some(&left), Some(&right)) = (left, right) else { return true };
-        let pair = usize::from(left) << 8 | usize::from(right);
-        self.inside[pair >> 6] >> (pair & 63) & 1 == 1
+    /// The same after ids have moved; tokens that no unit uses may be gone.
+    #[must_use]
+    pub fn renumbered(self, inherited: &'a Inherited, moved: &[u32]) -> Self {
+        let encoded = self.encoded.iter().map(|&token| moved[token as usize]).collect();
+        Self { tokens: &inherited.tokens, encoded, ..self }
     }
 
-    fn vetoed(&self, veto: Option<Veto<'_>>, left: u32, right: u32) -> bool {
+    /// Ids that occur after the replay, or that an occurring token is merged from.
+    pub fn used(&self, merges: &[(u32, u32)]) -> Vec<bool> {
+        let mut used = vec![false; self.tokens.len()];
+        for unit in (0..self.occurrences.len()).filter(|&unit| self.occurrences[unit] > 0) {
+            self.unit(unit as u32).iter().for_each(|&token| used[token as usize] = true);
+        }
+        let ids = (0..).zip(self.tokens).filter_map(|(id, token)| Some((token.as_deref()?, id)));
+        let ids: FxHashMap<&[u8], u32> = ids.collect();
+        for &(left, right) in merges.iter().rev() {
+            if ids.get(&self.joined(left, right)[..]).is_some_and(|&id| used[id as usize]) {
+                used[left as usize] = true;
+                used[right as usize] = true;
+            }
+        }
+        used
+    }
+
+    fn unit(&self, unit: u32) -> &[u32] {
+        let at = unit as usize;
+        &self.encoded[self.unit_bounds[at] as usize..self.unit_bounds[at + 1] as usize]
+    }
+
+    fn joined(&self, left: u32, right: u32) -> Vec<u8> {
         let bytes = |id: u32| self.tokens[id as usize].as_deref().unwrap_or_default();
-        veto.is_some_and(|veto| veto(&[bytes(left), bytes(right)].concat()))
+        [bytes(left), bytes(right)].concat()
     }
 
-    /// The sequences in one part per thread.
+    fn vetoed(&self, veto: Option<Veto<'_>>, pair: u64) -> bool {
+        veto.is_some_and(|veto| veto(&self.joined((pair >> 32) as u32, pair as u32)))
+    }
+
+    /// Units of a run, its count.
+    fn run(&self, run: usize) -> (&[u32], u64) {
+        (&self.units[self.run_bounds[run]..self.run_bounds[run + 1]], self.counts.run_count(run))
+    }
+
+    /// The runs in one part per thread.
     fn parts(&self) -> Vec<std::ops::Range<usize>> {
-        let parts = rayon::current_num_threads();
-        (0..parts).map(|nth| self.len() * nth / parts..self.len() * (nth + 1) / parts).collect()
+        let (parts, runs) = (rayon::current_num_threads(), self.counts.runs());
+        (0..parts).map(|nth| runs * nth / parts..runs * (nth + 1) / parts).collect()
     }
 
-    /// How often each pair of tokens is adjacent.
+    /// How often each pair of tokens is adjacent: inside of units, and at their edges.
     fn pairs(&self) -> FxHashMap<u64, u64> {
-        let count = |range| {
+        let ends = |unit: u32| {
+            let tokens = self.unit(unit);
+            (tokens.first().copied().unwrap_or(0), tokens.last().copied().unwrap_or(0))
+        };
+        let ends: Vec<(u32, u32)> = (0..self.occurrences.len() as u32).map(ends).collect();
+        let edges = |range: std::ops::Range<usize>| {
             let mut pairs: FxHashMap<u64, u64> = FxHashMap::default();
-            self.visit(range, |tokens, count| {
-                for two in tokens.windows(2) {
-                    *pairs.entry(u64::from(two[0]) << 32 | u64::from(two[1])).or_default() += count;
+            for (units, count) in range.map(|run| self.run(run)) {
+                for two in units.windows(2) {
+                    *pairs.entry(pair_of(ends[two[0] as usize].1, ends[two[1] as usize].0)).or_default() +=
+                        count;
                 }
-            });
+            }
             pairs
         };
         let add = |a: FxHashMap<u64, u64>, b: FxHashMap<u64, u64>| {
             let (mut big, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
-            small.into_iter().for_each(|(pair, count)| *big.entry(pair).or_default() += count);
+            for (pair, count) in small {
+                *big.entry(pair).or_default() += count;
+            }
             big
         };
-        self.parts().into_par_iter().map(count).reduce(FxHashMap::default, add)
-    }
-
-    /// The stretches of two tokens and more in which all pairs are `kept`, counted.
-    fn pieces(&self, kept: impl Fn(u32, u32) -> bool + Sync) -> Result<Table, Error> {
-        let cut = |range| {
-            let mut pieces = Table::default();
-            let mut full = Ok(0);
-            self.visit(range, |tokens, count| {
-                for piece in tokens.chunk_by(|&left, &right| kept(left, right)).filter(|p| p.len() > 1) {
-                    if full.is_ok() {
-                        full = pieces.add(bytemuck::cast_slice(piece), count);
-                    }
-                }
-            });
-            full.map(|_| pieces)
-        };
-        let mut tables = self.parts().into_par_iter().map(cut).collect::<Result<Vec<_>, _>>()?.into_iter();
-        let mut all = tables.next().unwrap_or_default();
-        for table in tables {
-            for nth in 0..table.len() {
-                all.add(table.get(nth), table.count(nth))?;
+        let mut pairs = self.parts().into_par_iter().map(edges).reduce(FxHashMap::default, add);
+        for (unit, &count) in (0..).zip(&self.occurrences).filter(|&(_, &count)| count > 0) {
+            for two in self.unit(unit).windows(2) {
+                *pairs.entry(pair_of(two[0], two[1])).or_default() += count;
             }
         }
-        Ok(all)
+        pairs
     }
+
+    /// The stretches of two tokens and more in which all pairs are kept, counted.
+    fn pieces(&self, kept: &FxHashSet<u64>) -> Result<Table, Error> {
+        let cut = |range: std::ops::Range<usize>| {
+            let mut pieces = Pieces { table: Table::default(), kept, open: Vec::new() };
+            for (units, count) in range.map(|run| self.run(run)) {
+                for &unit in units {
+                    pieces.extend(self.unit(unit), count)?;
+                }
+                pieces.close(count)?;
+            }
+            Ok(pieces.table)
+        };
+        let tables = self.parts().into_par_iter().map(cut).collect::<Result<Vec<_>, LimitError>>()?;
+        let mut pieces = Pieces { table: Table::default(), kept, open: Vec::new() };
+        for (unit, &count) in (0..).zip(&self.alone).filter(|&(_, &count)| count > 0) {
+            pieces.extend(self.unit(unit), count)?;
+            pieces.close(count)?;
+        }
+        for table in tables {
+            for nth in 0..table.len() {
+                pieces.table.add(table.get(nth), table.count(nth))?;
+            }
+        }
+        Ok(pieces.table)
+    }
+}
+
+/// Cuts sequences of tokens where a pair is not kept.
+struct Pieces<'a> {
+    table: Table,
+    kept: &'a FxHashSet<u64>,
+    open: Vec<u32>,
+}
+
+impl Pieces<'_> {
+    fn extend(&mut self, tokens: &[u32], count: u64) -> Result<(), LimitError> {
+        for &token in tokens {
+            if let Some(&last) = self.open.last() {
+                if !self.kept.contains(&pair_of(last, token)) {
+                    self.close(count)?;
+                }
+            }
+            self.open.push(token);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, count: u64) -> Result<(), LimitError> {
+        if self.open.len() > 1 {
+            self.table.add(bytemuck::cast_slice(&self.open), count)?;
+        }
+        self.open.clear();
+        Ok(())
+    }
+}
+
+/// Which edges of pretokens an inherited token may reach over.
+struct Crossing {
+    /// Bit per pair of bytes: stands side by side in a token.
+    inside: Vec<u64>,
+    /// First and last byte of each pretoken.
+    ends: Vec<(u8, u8)>,
+}
+
+impl Crossing {
+    fn new(tokens: &[Option<Vec<u8>>], counts: View<'_>) -> Self {
+        let mut inside = vec![0u64; 1 << 10];
+        for two in tokens.iter().flatten().flat_map(|token| token.windows(2)) {
+            let pair = usize::from(two[0]) << 8 | usize::from(two[1]);
+            inside[pair >> 6] |= 1 << (pair & 63);
+        }
+        let ends =
+            |(word, _): (&[u8], u64)| (word.first().copied().unwrap_or(0), word.last().copied().unwrap_or(0));
+        Self { inside, ends: counts.words().map(ends).collect() }
+    }
+
+    fn may(&self, left: u32, right: u32) -> bool {
+        let pair = usize::from(self.ends[left as usize].1) << 8 | usize::from(self.ends[right as usize].0);
+        self.inside[pair >> 6] >> (pair & 63) & 1 == 1
+    }
+}
+
+/// Tokens of all units, one after another, and where each unit's start.
+fn encode_all<'a>(
+    bpe: &Bpe,
+    units: usize,
+    spell: impl Fn(usize) -> Cow<'a, [u8]> + Sync,
+) -> (Vec<u32>, Vec<u32>) {
+    const PART: usize = 1 << 14;
+    let part = |nth: usize| {
+        let (mut tokens, mut lengths) = (Vec::new(), Vec::new());
+        for unit in nth * PART..units.min((nth + 1) * PART) {
+            let before = tokens.len();
+            bpe.encode_piece(&spell(unit), &mut tokens);
+            lengths.push((tokens.len() - before) as u32);
+        }
+        (tokens, lengths)
+    };
+    let parts: Vec<_> = (0..units.div_ceil(PART)).into_par_iter().map(part).collect();
+    let (mut encoded, mut bounds) = (Vec::new(), vec![0]);
+    let mut end = 0;
+    for (tokens, lengths) in parts {
+        encoded.extend(tokens);
+        bounds.extend(lengths.into_iter().map(|length| {
+            end += length;
+            end
+        }));
+    }
+    (encoded, bounds)
 }
