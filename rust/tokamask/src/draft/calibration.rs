@@ -15,9 +15,6 @@ const LEARNING_RATE: f32 = 0.017;
 const BIAS_RATE: f32 = 0.03;
 /// Hit rates follow about this many of their latest observations.
 const MEMORY: f32 = 400.0;
-/// Scores below this are not worth an exponential in the sum of all candidates.
-const NEGLIGIBLE: f32 = -5.0;
-
 /// Hit rate of one kind of support.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -47,9 +44,14 @@ fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
 
-/// The probability of a score.
-pub fn logistic(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+/// The probability of a score, to 1e-4: `1 / (1 + e^-x)` with `e^-x = 2^n 2^f` and a cubic for `2^f`.
+fn logistic(x: f32) -> f32 {
+    let y = (-x * std::f32::consts::LOG2_E).clamp(-40.0, 40.0);
+    let n = y.floor();
+    let f = y - n;
+    let fraction = 1.0 + f * (0.695_555_6 + f * (0.226_173_45 + f * 0.078_167_3));
+    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    1.0 / (1.0 + power * fraction)
 }
 
 impl Calibration {
@@ -93,7 +95,12 @@ impl Calibration {
                 out.entry(token, score, Source::Shared);
             }
         }
-        out.scores[..out.len].iter().filter(|&&score| score > NEGLIGIBLE).map(|&score| logistic(score)).sum()
+        let mut total = 0.0;
+        for (p, &score) in out.probs.iter_mut().zip(&out.scores[..out.len]) {
+            *p = logistic(score);
+            total += *p;
+        }
+        total
     }
 
     /// Learns from what the target really wrote. `scored` is the scratch space of [`Calibration::score`].
@@ -102,7 +109,7 @@ impl Calibration {
         let mut errors = [0.0; super::candidates::CANDIDATES];
         let mut total_error = 0.0;
         for (at, error) in errors.iter_mut().enumerate().take(scored.len) {
-            *error = f32::from(u8::from(scored.tokens[at] == truth)) - logistic(scored.scores[at]);
+            *error = f32::from(u8::from(scored.tokens[at] == truth)) - scored.probs[at];
             total_error += *error;
         }
         let named = self.learn_named(evidence, truth, scored, &errors);

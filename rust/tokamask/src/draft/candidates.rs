@@ -15,6 +15,8 @@ pub struct Candidates {
     pub tokens: [u32; CANDIDATES],
     /// Their scores: logits of being the next token.
     pub scores: [f32; CANDIDATES],
+    /// Their probabilities, once scored.
+    pub probs: [f32; CANDIDATES],
     /// Who named them first.
     pub sources: [Source; CANDIDATES],
     index: [u8; INDEX],
@@ -26,6 +28,7 @@ impl Default for Candidates {
             len: 0,
             tokens: [0; CANDIDATES],
             scores: [0.0; CANDIDATES],
+            probs: [0.0; CANDIDATES],
             sources: [Source::Request; CANDIDATES],
             index: [0; INDEX],
         }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::calibration::logistic;
 use super::candidates::Candidates;
 use super::context::Context;
 use super::drafter::{Drafter, Shared};
@@ -33,6 +32,13 @@ impl TopK<'_> {
         }
     }
 }
+
+/// Children are looked up only where one of this probability would get into the tree: half the time for next to no loss.
+const LIKELY: f32 = 0.45;
+
+/// Calibration learns from this many tokens of a step, and from each of so many beyond them.
+const LEARNED: usize = 8;
+const LEARNED_THEN: usize = 4;
 
 /// A place of the tree whose children were looked up.
 #[derive(Clone, Debug)]
@@ -104,8 +110,10 @@ impl DraftSession {
         let drafter = Arc::clone(&self.drafter);
         let mut shared = drafter.write();
         let root = Context::of(self.history.tokens());
-        for &token in emitted {
-            self.observe(&mut shared, token);
+        for (i, &token) in emitted.iter().enumerate() {
+            // Long accepted copies teach little; which of their tokens are skipped does not depend on the outcome.
+            let learn = i < LEARNED || self.history.tokens().len() % LEARNED_THEN == 0;
+            self.observe(&mut shared, token, learn);
         }
         shared.tokens += emitted.len() as u64;
         // After observing: a row must not vouch for the very token that was drawn from it.
@@ -117,20 +125,15 @@ impl DraftSession {
         }
     }
 
-    fn observe(&mut self, shared: &mut Shared, token: u32) {
+    fn observe(&mut self, shared: &mut Shared, token: u32, learn: bool) {
         let context = Context::of(self.history.tokens());
-        let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
-        self.history.find(&context, 0, &[], found);
-        sources::gather(
-            &context,
-            &self.history,
-            0,
-            found,
-            &shared.counts,
-            shared.recycled.as_ref(),
-            evidence,
-        );
-        shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
+        if learn {
+            let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
+            self.history.find(&context, 0, &[], found);
+            let recycled = shared.recycled.as_ref();
+            sources::gather(&context, &self.history, 0, found, &shared.counts, recycled, evidence);
+            shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
+        }
         for hash in context.hashes().into_iter().flatten() {
             shared.counts.add(hash, token);
         }
@@ -184,8 +187,8 @@ impl Scratch {
         remaining: usize,
     ) {
         self.expanded.resize((node + 2) as usize, None);
-        if self.queue.len() == remaining && self.queue[0].prob >= prob {
-            return; // no child can outdo what is queued
+        if self.queue.len() == remaining && self.queue[0].prob >= prob * LIKELY {
+            return; // hardly a child can outdo what is queued
         }
         history.find(&place.context, place.ahead, &self.places[place.places], &mut self.found);
         place.places = self.places.len()..self.places.len() + self.found.len();
@@ -213,7 +216,7 @@ impl Scratch {
             if candidates.scores[i] <= least_score {
                 continue;
             }
-            let prob = prob * logistic(candidates.scores[i]);
+            let prob = prob * candidates.probs[i];
             if self.queue.len() == remaining {
                 if self.queue[0].prob >= prob {
                     continue;

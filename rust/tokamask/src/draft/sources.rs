@@ -75,7 +75,7 @@ pub fn gather(
 }
 
 fn share_bucket(share: f32) -> usize {
-    SHARES.iter().rposition(|&bound| bound <= share).unwrap_or(0)
+    SHARES[1..].iter().map(|&bound| usize::from(bound <= share)).sum()
 }
 
 fn amount_bucket(occurrences: f32) -> usize {
