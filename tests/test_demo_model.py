@@ -77,10 +77,15 @@ def test_nodes_not_kept_are_forgotten(engine):
 
 
 def test_a_long_prompt_in_several_batches_equals_one_batch(engine, monkeypatch):
-    whole = engine.prefill(PROMPT, all_logits=True)
+    rows = []
+    last = engine.prefill(PROMPT, each=rows.append)
+    whole = np.concatenate(rows)
+    assert whole.shape == (len(PROMPT), engine.vocab_size)
+    np.testing.assert_allclose(last, whole[-1], atol=1e-4, rtol=0)
     monkeypatch.setattr("tokamask.demo.model.PREFILL_ROWS", 7)
-    np.testing.assert_allclose(engine.prefill(PROMPT, all_logits=True), whole, atol=1e-4, rtol=0)
-    assert engine.prefill(PROMPT).shape == (engine.vocab_size,)
+    rows.clear()
+    np.testing.assert_allclose(engine.prefill(PROMPT, each=rows.append), last, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(np.concatenate(rows), whole, atol=1e-4, rtol=0)
 
 
 def test_bad_tokens_and_lengths_are_named(engine):

@@ -157,11 +157,11 @@ def _grammar(schema: Mapping[str, Any] | bool | str | None, regex: str | None) -
         raise GrammarError("schema and regex: give one of them")
     if regex is not None:
         return tm.Grammar.regex(regex)
-    return (
-        None
-        if schema is None
-        else tm.Grammar.json_schema(schema, whitespace="compact", property_order="schema")
-    )
+    if schema is None:
+        return None
+    return tm.Grammar.json_schema(
+        schema, whitespace="compact", property_order="schema"
+    )  # models wander in white space
 
 
 class _Run:
@@ -209,20 +209,21 @@ class _Run:
     def write(self) -> Generation:
         """Prefill, then step by step until the text ends."""
         engine = self.model.engine
+        likeliest: list[npt.NDArray[np.int32]] = []
         with self._clock("prefill"):
-            logits = engine.prefill(self.prompt_ids, all_logits=self.drafts)
-        session = self._session(logits) if self.drafts else None
-        logits = np.atleast_2d(logits)[-1:]
+            each = (lambda rows: likeliest.append(_top(rows))) if self.drafts else None
+            logits = engine.prefill(self.prompt_ids, each=each)[None]
+        session = self._session(np.concatenate(likeliest)) if self.drafts else None
         start = time.perf_counter()
         tree = self._masked(EMPTY)
         while True:
             new, path, ended = self._walk(logits, tree)
+            self.count["proposed"] += len(tree)
+            self.count["accepted"] += len(path)
             if ended:
                 break
             engine.keep(path)
             if session is not None:
-                self.count["proposed"] += len(tree)
-                self.count["accepted"] += len(path)
                 tree = self._guess(session, tree, new, logits)
             tree = self._masked(tree)
             logits = engine.step(new[-1], tree)
@@ -230,11 +231,11 @@ class _Run:
         self.seconds["decode"] = time.perf_counter() - start
         return Generation(self.model.tokenizer.decode(self.ids), self.ids, self.finish, self._stats())
 
-    def _session(self, prompt_logits: Floats) -> tm.DraftSession:
+    def _session(self, prompt_topk: npt.NDArray[np.int32]) -> tm.DraftSession:
         with self._clock("measure"):
             drafter = self.model.drafter()
         with self._clock("drafts"):
-            return drafter.session(self.prompt_ids, prompt_topk=_top(prompt_logits))
+            return drafter.session(self.prompt_ids, prompt_topk=prompt_topk)
 
     def _guess(self, session: tm.DraftSession, tree: DraftTree, new: list[int], logits: Floats) -> DraftTree:
         """Lets the session learn from a step, and joins its next tree with what the grammar forces."""
@@ -304,10 +305,8 @@ class _Run:
             if self._nothing_follows(matcher):
                 self.finish = "complete"
                 return True
-            if (
-                way_out is not None and self._way_out() is None
-            ):  # a step too far: take the way that still fits
-                self.ids[-1:] = way_out
+            if way_out is not None and self._way_out() is None:
+                self.ids[-1:] = way_out  # a step too far: instead of it the way that still fits
                 self.finish = "closed"
                 return True
         if len(self.ids) < self.max_tokens:
