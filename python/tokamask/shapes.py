@@ -31,7 +31,12 @@ def library(array: Any) -> str:
 
 def dtype_name(array: Any) -> str:
     """The name of the element type; uint16 without torch is bfloat16."""
-    name = str(array.dtype).removeprefix("torch.")
+    return _name(array.dtype)
+
+
+@functools.lru_cache(maxsize=64)  # the name takes numpy 5 us, as long as the rest of the checks of a call
+def _name(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
     return "bfloat16" if name == "uint16" else name
 
 

@@ -214,6 +214,9 @@ class Engine:
 
 def _linear(x: Floats, matrix: Floats) -> Floats:
     """Multiplies x [rows, in] with ``matrix`` [out, in]. This side of the product is the faster one for few rows."""
+    if len(x) == 1:
+        product: Floats = matrix @ x[0]
+        return product[None]
     if len(x) <= ROWWISE:
         return np.stack([matrix @ row for row in x])
     return (matrix @ x.T).T
@@ -226,8 +229,8 @@ def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
 
 
 def _mlp(layer: Layer, x: Floats) -> Floats:
-    gate, up = np.split(_linear(x, layer.gate_up), 2, axis=1)
-    half = np.float32(0.5)
+    both, width = _linear(x, layer.gate_up), layer.down.shape[1]
+    gate, up, half = both[:, :width], both[:, width:], np.float32(0.5)
     return _linear(half * gate * (1 + np.tanh(half * gate)) * up, layer.down)  # SiLU, with no exp to overflow
 
 
