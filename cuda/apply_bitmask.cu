@@ -10,7 +10,7 @@ namespace {
 using namespace tokamask;
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 apply_bitmask(ELEMENT* logits, const int32_t* bitmask, const int32_t* rows, int64_t stride, int32_t vocab_size, int32_t words) {
     const int64_t b = blockIdx.x, mask_row = rows ? rows[b] : b;
     if (mask_row < 0) return;

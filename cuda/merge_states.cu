@@ -11,7 +11,7 @@ namespace {
 using namespace tokamask;
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 8)
 merge_states(const PARTIAL* v, const float* lse, const float* sinks, ELEMENT* out, float* lse_out, int32_t parts, int32_t dim) {
     const int64_t row = blockIdx.x, head = blockIdx.y, heads = gridDim.y;
     const float* part_lse = lse + row * parts * heads + head;

@@ -114,7 +114,7 @@ __device__ __forceinline__ Cut filter(const Row& row, const Law& law, int live, 
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(512, 2)
 sample(const ELEMENT* logits, const int32_t* bitmask, const int32_t* rows, const float* temperatures, float temperature,
        const int32_t* top_ks, int32_t top_k, const float* top_ps, float top_p, const float* min_ps, float min_p, const uint64_t* seeds,
        uint64_t seed, const uint64_t* steps, uint64_t step, int32_t* tokens, float* logprobs, int64_t stride, int32_t vocab_size,

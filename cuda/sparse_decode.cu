@@ -15,11 +15,12 @@ using namespace tokamask;
 using Shape = DecodeShape<ELEMENT, HEAD_DIM, GROUP>;
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128 * ((GROUP + 3) / 4))
+extern "C" __global__ void __launch_bounds__(128 * ((GROUP + 3) / 4), 4 / ((GROUP + 3) / 4))
 sparse_decode(const ELEMENT* q, const ELEMENT* keys, const ELEMENT* values, const int32_t* page_table, const int32_t* selected,
               const int32_t* seq_lens, float* out, float* lse, int64_t page_stride, int64_t token_stride, int64_t head_stride,
               int64_t selected_batch_stride, int64_t selected_head_stride, int32_t count, int32_t page_size, int32_t max_pages,
               float scale) {
+    __shared__ DecodeShared<HEAD_DIM, GROUP> shared;
     const int split = blockIdx.x, splits = gridDim.x, kv_head = blockIdx.y, num_kv_heads = gridDim.y, sequence = blockIdx.z;
     const int share = ceil_div(count, splits), begin = min(split * share, count), end = min(begin + share, count);
     const int32_t* mine = selected + sequence * selected_batch_stride + kv_head * selected_head_stride;
@@ -34,5 +35,5 @@ sparse_decode(const ELEMENT* q, const ELEMENT* keys, const ELEMENT* values, cons
             const int token = mine[position];
             return token >= 0 && token < length ? token : -1;
         },
-        out + first_out * HEAD_DIM, lse + first_out);
+        out + first_out * HEAD_DIM, lse + first_out, shared);
 }

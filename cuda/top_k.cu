@@ -25,7 +25,7 @@ template <class Item> __device__ __forceinline__ void visit_scores(const ELEMENT
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(512, 2)
 top_k(const ELEMENT* scores, const int32_t* lengths, int32_t* out, int64_t stride, int32_t count, int32_t k) {
     __shared__ RadixShared<kThreads, int> shared;
     const int64_t row = blockIdx.x;

@@ -41,9 +41,12 @@ TOLERANCE = {
 class Emulator:
     """The kernel sources on the CPU, through the launch code that CUDA uses."""
 
+    def __init__(self, arch: int = 90) -> None:
+        self.device = EmulatedDevice(arch)
+
     def call(self, module: str, function: str, *args, **kwargs):
         return getattr(importlib.import_module(f"tokamask.gpu.{module}"), function)(
-            EmulatedDevice(), *args, **kwargs
+            self.device, *args, **kwargs
         )
 
     def apply_bitmask(self, logits, bitmask, rows) -> None:

@@ -109,6 +109,7 @@ def test_a_law_and_a_seed_per_row(engine):  # noqa: F811
     np.testing.assert_array_equal(moved, tokens[order])
 
 
+@pytest.mark.sanitized
 def test_nothing_allowed_infinities_and_nan(engine):  # noqa: F811
     x = cast(np.random.default_rng(5).standard_normal((7, 200)), "f32")
     x[0], x[1, :100], x[2], x[3, ::2] = -np.inf, np.nan, np.nan, -np.inf
@@ -125,6 +126,7 @@ def test_no_rows(engine):  # noqa: F811
     assert (len(tokens), len(logprobs)) == (0, 0)
 
 
+@pytest.mark.sanitized
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_apply_bitmask(engine, element):  # noqa: F811
     rng = np.random.default_rng(6)

@@ -48,6 +48,7 @@ def test_16_bit_scores(engine, element):  # noqa: F811
     np.testing.assert_array_equal(engine.call("selection", "top_k", scores, 200), top_k(scores, 200))
 
 
+@pytest.mark.sanitized
 def test_ragged_lengths(engine):  # noqa: F811
     scores = cast(np.random.default_rng(6).standard_normal((7, 700)), "f32")
     lengths = np.array([0, 1, 5, 63, 64, 700, 999], np.int32)

@@ -25,6 +25,14 @@ template <class E> struct PagedCache {
     }
 };
 
+// Rows that lie one after another: the keys and values of draft nodes, which are not in the cache yet.
+template <class E> struct FlatRows {
+    const E *keys, *values;
+    int64_t token_stride, head_offset;
+
+    __device__ __forceinline__ int64_t row(int token) const { return int64_t(token) * token_stride + head_offset; }
+};
+
 template <class E, int kDim, int kGroup> struct DecodeShape {
     static constexpr int chunk = Chunk<E>::size;
     static constexpr int lanes = kDim / chunk < 32 ? kDim / chunk : 32;  // lanes that hold one token's row
@@ -36,6 +44,12 @@ template <class E, int kDim, int kGroup> struct DecodeShape {
     static constexpr int token_warps = 4;
     static constexpr int threads = 32 * head_warps * token_warps;
     static constexpr int unroll = 2;  // rows under way per lane: four 16-byte loads
+};
+
+// Where warps hand their states over, half of them at a time, so that the largest shape stays within 48 KiB. Declared by the
+// kernel, because each inlined copy of a body would otherwise have its own.
+template <int kDim, int kGroup> struct DecodeShared {
+    float max[2][kGroup], sum[2][kGroup], values[2][kGroup][kDim];
 };
 
 // max, sum and weighted values of the tokens seen; empty: max = -inf, sum = 0.
@@ -63,14 +77,12 @@ template <int WIDTH> struct SoftmaxState {
 __device__ __forceinline__ float finite_or_zero(float max) { return max == negative_infinity() ? 0.f : max; }
 
 // Position p of this split's [begin, end) stands for token token_at(p); -1 is a hole.
-template <class E, int kDim, int kGroup, class TokenAt>
-__device__ __forceinline__ void decode_split(const E* q, const PagedCache<E>& cache, float scale, int begin, int end, TokenAt token_at,
-                                             float* partial_out, float* partial_lse) {
+template <class E, int kDim, int kGroup, class Cache, class TokenAt>
+__device__ __forceinline__ void decode_split(const E* q, const Cache& cache, float scale, int begin, int end, TokenAt token_at,
+                                             float* partial_out, float* partial_lse, DecodeShared<kDim, kGroup>& shared) {
     using Shape = DecodeShape<E, kDim, kGroup>;
+    static_assert(Shape::token_warps == 4, "DecodeShared holds half of the warps");
     constexpr int kHeads = Shape::heads, kWidth = Shape::width, kLoads = Shape::loads, kUnroll = Shape::unroll;
-    // Half of the warps hand over at a time, so that the largest shape stays within 48 KiB.
-    __shared__ float s_max[Shape::token_warps / 2][kGroup], s_sum[Shape::token_warps / 2][kGroup];
-    __shared__ float s_values[Shape::token_warps / 2][kGroup][kDim];
 
     const int token_warp = warp_index() % Shape::token_warps, first_head = warp_index() / Shape::token_warps * kHeads;
     const int slot = lane_index() / Shape::lanes, column = lane_index() % Shape::lanes * Shape::chunk;
@@ -160,12 +172,12 @@ __device__ __forceinline__ void decode_split(const E* q, const PagedCache<E>& ca
                 const int head = first_head + h;
                 if (head >= kGroup) continue;
                 if (lane_index() == 0) {
-                    s_max[token_warp - half][head] = state[h].max;
-                    s_sum[token_warp - half][head] = state[h].sum;
+                    shared.max[token_warp - half][head] = state[h].max;
+                    shared.sum[token_warp - half][head] = state[h].sum;
                 }
 #pragma unroll
                 for (int j = 0; j < kWidth; ++j)
-                    s_values[token_warp - half][head][column + j / Shape::chunk * Shape::lanes * Shape::chunk + j % Shape::chunk] = state[h].values[j];
+                    shared.values[token_warp - half][head][column + j / Shape::chunk * Shape::lanes * Shape::chunk + j % Shape::chunk] = state[h].values[j];
             }
         }
         __syncthreads();
@@ -174,14 +186,14 @@ __device__ __forceinline__ void decode_split(const E* q, const PagedCache<E>& ca
             for (int h = 0; h < kHeads; ++h) {
                 const int head = first_head + h;
                 if (head >= kGroup) continue;
-                const float other = s_max[token_warp][head], top = fmaxf(state[h].max, other), base = finite_or_zero(top);
+                const float other = shared.max[token_warp][head], top = fmaxf(state[h].max, other), base = finite_or_zero(top);
                 const float mine = fast_exp2(state[h].max - base), theirs = fast_exp2(other - base);
                 state[h].max = top;
-                state[h].sum = state[h].sum * mine + s_sum[token_warp][head] * theirs;
+                state[h].sum = state[h].sum * mine + shared.sum[token_warp][head] * theirs;
 #pragma unroll
                 for (int j = 0; j < kWidth; ++j) {
                     const int at = column + j / Shape::chunk * Shape::lanes * Shape::chunk + j % Shape::chunk;
-                    state[h].values[j] = state[h].values[j] * mine + s_values[token_warp][head][at] * theirs;
+                    state[h].values[j] = state[h].values[j] * mine + shared.values[token_warp][head][at] * theirs;
                 }
             }
         }

@@ -22,7 +22,7 @@ CUDA = HERE.parent.parent / "cuda"
 FLAGS = {
     "": ["-O1"],
     "asan": [
-        "-O1",
+        "-O0",
         "-g",
         "-fsanitize=address,undefined",
         "-fsanitize-sections=emu_shared",
@@ -179,6 +179,9 @@ class EmulatedDevice:
     """Numpy arrays as device memory. New arrays are filled with a pattern, so that what a kernel leaves unwritten shows."""
 
     multiprocessors = 4
+
+    def __init__(self, arch: int = 90) -> None:
+        self.arch = arch
 
     def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         array = np.empty(tuple(shape), "uint16" if dtype == "bfloat16" else dtype)

@@ -2,82 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tokamask.errors import ShapeError
-from tokamask.gpu.arrays import FLOATS, Operand, expect, expect_aligned, operand
+from tokamask.gpu.arrays import FLOATS, expect, expect_aligned, operand
+from tokamask.gpu.cache import Axes, check_lengths, check_paged, check_query, check_values, group_of, result
 from tokamask.gpu.device import Device
-from tokamask.gpu.selection import result
 
 TOKENS_PER_SPLIT = 256  # fewer would spend more on merging than on reading
-
-
-@dataclass(frozen=True)
-class Cache:
-    """A checked paged KV cache and its table."""
-
-    keys: Operand
-    values: Operand
-    page_table: Operand
-    page_size: int
-    num_kv_heads: int
-    head_dim: int
-
-    def strides(self) -> tuple[np.int64, np.int64, np.int64]:
-        """Of page, token and head."""
-        page, token, head, _ = self.keys.strides
-        return np.int64(page), np.int64(token), np.int64(head)
-
-    def table(self) -> tuple[np.int32, np.int32]:
-        """The page size and the width of the page table."""
-        return np.int32(self.page_size), np.int32(self.page_table.shape[1])
-
-
-def check_cache(
-    k_cache: Any, v_cache: Any, page_table: Any, batch: int, element: str, head_dim: int
-) -> Cache:
-    """Both caches [pages, page_size, num_kv_heads, head_dim] with equal strides, and int32 [batch, max_pages]."""
-    axes: list[tuple[str, int | None]] = [
-        ("pages", None),
-        ("page_size", None),
-        ("num_kv_heads", None),
-        ("head_dim", head_dim),
-    ]
-    keys = expect_aligned(expect(operand("k_cache", k_cache), element, axes, contiguous=False))
-    same = [(name, size) for (name, _), size in zip(axes, keys.shape, strict=True)]
-    values = expect_aligned(expect(operand("v_cache", v_cache), element, same, contiguous=False))
-    if keys.strides != values.strides:
-        raise ShapeError(
-            "v_cache: expected the strides of k_cache",
-            name="v_cache",
-            expected=str(keys.strides),
-            got=str(values.strides),
-        )
-    table = expect(operand("page_table", page_table), "i32", [("batch", batch), ("max_pages", None)])
-    return Cache(keys, values, table, keys.shape[1], keys.shape[2], head_dim)
-
-
-def check_query(q: Any) -> tuple[Operand, int, int, int]:
-    """``q`` [batch, num_q_heads, head_dim]."""
-    query = expect_aligned(
-        expect(operand("q", q), FLOATS, [("batch", None), ("num_q_heads", None), ("head_dim", None)])
-    )
-    return query, *query.shape  # type: ignore[return-value]
-
-
-def group_of(num_q_heads: int, cache: Cache) -> int:
-    """Query heads per KV head."""
-    if cache.num_kv_heads == 0 or num_q_heads % cache.num_kv_heads:
-        raise ShapeError(
-            f"q: {num_q_heads} query heads cannot share {cache.num_kv_heads} KV heads",
-            name="q",
-            expected=f"a multiple of {cache.num_kv_heads} heads",
-            got=str(num_q_heads),
-        )
-    return num_q_heads // cache.num_kv_heads
 
 
 def choose_splits(device: Device, tokens: int, blocks: int) -> int:
@@ -132,9 +66,10 @@ def sparse_decode(
 ) -> Any:
     """Attention over the selected tokens: ``o``, or ``(o, lse)``. ``splits`` is chosen from the shapes unless given."""
     query, batch, num_q_heads, head_dim = check_query(q)
-    cache = check_cache(k_cache, v_cache, page_table, batch, query.element, head_dim)
-    group = group_of(num_q_heads, cache)
-    axes: list[tuple[str, int | None]] = [("batch", batch), ("num_kv_heads or 1", None), ("k", None)]
+    cache = check_paged("k_cache", k_cache, page_table, batch, query.element, head_dim)
+    values = check_values(v_cache, cache.rows)
+    group = group_of(num_q_heads, cache.num_kv_heads)
+    axes: Axes = [("batch", batch), ("num_kv_heads or 1", None), ("k", None)]
     chosen = expect_aligned(expect(operand("selected", selected), "i32", axes, contiguous=False), 4)
     if chosen.shape[1] not in (1, cache.num_kv_heads):
         raise ShapeError(
@@ -143,7 +78,7 @@ def sparse_decode(
             expected=f"{cache.num_kv_heads} or 1",
             got=str(chosen.shape[1]),
         )
-    lengths = expect(operand("seq_lens", seq_lens), "i32", [("batch", batch)])
+    lengths = check_lengths(seq_lens, batch)
     count = chosen.shape[2]
     splits = splits or choose_splits(device, count, batch * cache.num_kv_heads)
     part = device.empty((batch, splits, num_q_heads, head_dim), "float32")
@@ -151,7 +86,7 @@ def sparse_decode(
     batch_stride, head_stride = chosen.strides[0], chosen.strides[1] if chosen.shape[1] > 1 else 0
     if batch:
         arguments = (
-            *(query, cache.keys, cache.values, cache.page_table, chosen, lengths),
+            *(query, cache.rows, values, cache.page_table, chosen, lengths),
             *(operand("out", part), operand("lse", part_lse), *cache.strides()),
             *(np.int64(batch_stride), np.int64(head_stride), np.int32(count), *cache.table()),
             np.float32(head_dim**-0.5 if scale is None else scale),
@@ -186,10 +121,11 @@ def decode(
 ) -> Any:
     """Attention over every token of each sequence: ``o``, or ``(o, lse)``. The grid follows the page table's width, not the lengths."""
     query, batch, num_q_heads, head_dim = check_query(q)
-    cache = check_cache(k_cache, v_cache, page_table, batch, query.element, head_dim)
-    group = group_of(num_q_heads, cache)
-    lengths = expect(operand("seq_lens", seq_lens), "i32", [("batch", batch)])
-    longest = cache.page_table.shape[1] * cache.page_size
+    cache = check_paged("k_cache", k_cache, page_table, batch, query.element, head_dim)
+    values = check_values(v_cache, cache.rows)
+    group = group_of(num_q_heads, cache.num_kv_heads)
+    lengths = check_lengths(seq_lens, batch)
+    longest = cache.max_tokens
     splits = splits or choose_splits(device, longest, batch * cache.num_kv_heads)
     part = device.empty((batch, splits, num_q_heads, head_dim), "float32")
     part_lse = device.empty((batch, splits, num_q_heads), "float32")
@@ -197,8 +133,8 @@ def decode(
         arguments = (
             *(
                 query,
-                cache.keys,
-                cache.values,
+                cache.rows,
+                values,
                 cache.page_table,
                 lengths,
                 operand("out", part),
@@ -218,3 +154,75 @@ def decode(
 def decode_threads(group: int) -> int:
     """Block size of the decode kernels: four warps for each four query heads."""
     return 128 * -(-group // 4)
+
+
+def tree_decode(
+    device: Device,
+    q: Any,
+    k_cache: Any,
+    v_cache: Any,
+    page_table: Any,
+    tree_mask: Any,
+    k_tree: Any,
+    v_tree: Any,
+    *,
+    seq_lens: Any,
+    scale: float | None = None,
+    return_lse: bool = False,
+    splits: int | None = None,
+    out: Any = None,
+) -> Any:
+    """Attention of draft nodes over the prefix and their ancestors: ``o`` [batch, nodes, num_q_heads, head_dim], or ``(o, lse)``."""
+    axes: Axes = [
+        ("batch", None),
+        ("nodes", None),
+        ("num_q_heads", None),
+        ("head_dim", None),
+    ]
+    query = expect_aligned(expect(operand("q", q), FLOATS, axes))
+    batch, nodes, num_q_heads, head_dim = query.shape
+    cache = check_paged("k_cache", k_cache, page_table, batch, query.element, head_dim)
+    values = check_values(v_cache, cache.rows)
+    group = group_of(num_q_heads, cache.num_kv_heads)
+    lengths = check_lengths(seq_lens, batch)
+    own: Axes = [
+        ("batch", batch),
+        ("nodes", nodes),
+        ("num_kv_heads", cache.num_kv_heads),
+        ("head_dim", head_dim),
+    ]
+    tree_keys = expect_aligned(expect(operand("k_tree", k_tree), query.element, own))
+    tree_values = expect_aligned(expect(operand("v_tree", v_tree), query.element, own))
+    words = -(-nodes // 64)
+    if len(tree_mask.shape) == 2:
+        tree_mask = tree_mask[None]
+    mask = expect(
+        operand("tree_mask", tree_mask),
+        ("u64", "i64"),
+        [("batch or 1", None), ("nodes", nodes), ("words", words)],
+    )
+    if mask.shape[0] not in (1, batch):
+        raise ShapeError(
+            "tree_mask: one mask per sequence or one for all",
+            name="tree_mask",
+            expected=f"{batch} or 1",
+            got=str(mask.shape[0]),
+        )
+    longest = cache.max_tokens
+    splits = 1 + (splits or choose_splits(device, longest, batch * nodes * cache.num_kv_heads))
+    part = device.empty((batch * nodes, splits, num_q_heads, head_dim), "float32")
+    part_lse = device.empty((batch * nodes, splits, num_q_heads), "float32")
+    if batch * nodes:
+        arguments = (
+            *(query, cache.rows, values, cache.page_table, lengths, mask, tree_keys, tree_values),
+            *(operand("out", part), operand("lse", part_lse), *cache.strides()),
+            *(np.int64(nodes * words if mask.shape[0] > 1 else 0), *cache.table(), np.int32(nodes)),
+            np.float32(head_dim**-0.5 if scale is None else scale),
+        )
+        defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
+        grid = (batch * nodes, cache.num_kv_heads, splits)
+        device.launch("tree_decode", "tree_decode", defines, grid, decode_threads(group), arguments)
+    out = result(device, out, (batch, nodes, num_q_heads, head_dim), query.dtype, query.element)
+    o, lse = merge_states(device, part, part_lse, out=out.reshape(batch * nodes, num_q_heads, head_dim))
+    o, lse = o.reshape(batch, nodes, num_q_heads, head_dim), lse.reshape(batch, nodes, num_q_heads)
+    return (o, lse) if return_lse else o

@@ -22,6 +22,11 @@ class Device(Protocol):
         """How many blocks of a large kernel run at once, for choosing splits."""
         ...
 
+    @property
+    def arch(self) -> int:
+        """Compute capability times ten: 80 for an A100."""
+        ...
+
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """An uninitialised array in the caller's library; ``dtype`` is a numpy name or ``"bfloat16"``."""
         ...

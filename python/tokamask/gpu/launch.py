@@ -81,6 +81,11 @@ class CudaDevice:
         """Of the device."""
         return self._multiprocessors
 
+    @property
+    def arch(self) -> int:
+        """Of the device."""
+        return int(self._arch[3:])
+
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """Uninitialised, from torch's allocator or CuPy's pool."""
         if self._library == "torch":
@@ -144,7 +149,7 @@ class CudaDevice:
     def _load(self, kernel: str, defines: Defines) -> Any:
         described = kernels()[kernel]
         described.check(defines)
-        if int(self._arch[3:]) < described.minimum_arch:
+        if self.arch < described.minimum_arch:
             raise KernelError(f"{kernel} needs sm_{described.minimum_arch}", kernel=kernel, arch=self._arch)
         if _cubins is not None:
             path = _cubins / cubin_name(kernel, defines, self._arch)

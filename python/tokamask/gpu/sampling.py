@@ -8,8 +8,8 @@ import numpy as np
 
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import FLOATS, Operand, expect, expect_aligned, operand
+from tokamask.gpu.cache import result
 from tokamask.gpu.device import Argument, Device
-from tokamask.gpu.selection import result
 
 
 def check_logits(logits: Any) -> tuple[Operand, int, int]:
