@@ -3,7 +3,7 @@
 Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
 """
 
-from tokamask import attention, errors, sampling, selection, train
+from tokamask import attention, errors, metrics, sampling, selection, train
 from tokamask._core import CompiledGrammar, Drafter, DraftSession, Matcher, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.grammar import Grammar, Limits, compile
@@ -30,6 +30,7 @@ __all__ = [
     "compile",
     "errors",
     "fill_bitmasks",
+    "metrics",
     "sampling",
     "selection",
     "train",

@@ -34,7 +34,8 @@ mod _core {
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
     use crate::train::{
-        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, PretokenCounter,
+        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, unreachable_tokens,
+        PretokenCounter,
     };
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;

@@ -281,3 +281,11 @@ pub fn train_extend(
     }
     Ok(py.detach(|| tokamask::tokenizer::Tokenizer::new(extended.0))?.into())
 }
+
+/// Ids that no text becomes.
+#[pyfunction]
+pub fn unreachable_tokens<'py>(py: Python<'py>, tokenizer: &Tokenizer) -> Result<Bound<'py, PyArray1<u32>>> {
+    let definition = tokenizer.core().definition();
+    let ids = py.detach(|| tokamask::train::reach::unreachable(definition))?;
+    Ok(to_numpy(py, ids))
+}

@@ -7,6 +7,7 @@ pub mod bpe;
 pub mod counter;
 pub mod counts;
 pub mod learn;
+pub mod reach;
 pub mod superbpe;
 pub mod superword;
 mod table;
