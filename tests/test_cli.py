@@ -79,6 +79,7 @@ def bad_input(tmp_path):
     wrong = tmp_path / "wrong.schema.json"
     wrong.write_text('{"type": "objekt"}')
     missing = tmp_path / "missing.txt"
+    generate = ("generate", "--prompt", "x")
     return [
         (("encode", "--file", missing), "missing.txt"),
         (("encode", "--file", tmp_path), str(tmp_path)),
@@ -89,13 +90,20 @@ def bad_input(tmp_path):
         (("decode", "99999999"), "99999999"),
         (("decode", "99999999999999999999"), "99999999999999999999"),
         (("count", missing), "missing.txt"),
+        ((*generate, "--schema", missing), "missing.txt"),
+        ((*generate, "--schema", schema), "broken.schema.json"),
+        ((*generate, "--schema", wrong), "objekt"),
+        ((*generate, "--regex", "a(b"), "a(b"),
+        ((*generate, "--model", garbage), "garbage.json"),
+        ((*generate, "--max-tokens", "0"), "max-tokens"),
+        ((*generate, "--temperature", "-1"), "temperature"),
     ]
 
 
-@pytest.mark.parametrize("case", range(9))
+@pytest.mark.parametrize("case", range(16))
 def test_bad_input_is_one_line_and_exit_code_2(capfdbinary, tmp_path, case):
     cases = bad_input(tmp_path)
-    assert len(cases) == 9
+    assert len(cases) == 16
     argv, names = cases[case]
     code, out, err = run(capfdbinary, *argv)
     assert code == 2

@@ -12,12 +12,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokamask.errors import TokamaskError
 
 if TYPE_CHECKING:
     from tokamask import Tokenizer
+    from tokamask.demo.generate import Generation
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tokamask {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_encode, _add_decode, _add_count, _add_doctor):
+    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_doctor):
         add(commands)
     return parser
 
@@ -223,6 +224,94 @@ def _progress(items: Sequence[str], *, quiet: bool, unit: str):  # type: ignore[
         return
     with tqdm(items, unit=unit, delay=2, leave=False) as bar:
         yield bar
+
+
+def _add_generate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "generate",
+        _generate,
+        "write text with a small language model, held to a schema or a regex",
+        "tokamask generate --schema examples/person.schema.json --prompt 'Invent a person.'",
+    )
+    parser.add_argument("--prompt", "-p", required=True, help="what to write (- for standard input)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--schema", "-s", metavar="FILE", help="a JSON Schema that the text must match")
+    what.add_argument(
+        "--regex", "-r", metavar="PATTERN", help="a regular expression that the text must match"
+    )
+    parser.add_argument("--model", "-m", metavar="FILE", help="a Llama-family GGUF (default: the demo model)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=256, metavar="N", help="at most this many tokens (256)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="0 takes the likeliest token (the default)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler, when the temperature is above 0")
+    parser.add_argument("--no-drafts", dest="drafts", action="store_false", help="one token a step")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress bar and no summary")
+
+
+def _generate(args: argparse.Namespace) -> int:
+    if args.max_tokens < 1:
+        raise UsageError(f"--max-tokens: expected 1 or more, got {args.max_tokens}")
+    if not 0 <= args.temperature < float("inf"):
+        raise UsageError(f"--temperature: expected 0 or more, got {args.temperature}")
+    schema = None if args.schema is None else _read_json(args.schema)
+    prompt = _read_text(None, "the prompt") if args.prompt == "-" else args.prompt
+
+    from tokamask.demo.generate import generate
+    from tokamask.errors import GrammarError
+
+    quiet = args.quiet or args.json
+    try:
+        result = generate(
+            prompt,
+            schema=schema,
+            regex=args.regex,
+            max_tokens=args.max_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+            drafts=args.drafts,
+            model=args.model,
+            progress=not quiet and sys.stderr.isatty(),
+        )
+    except GrammarError as error:
+        raise UsageError(f"{args.schema or '--regex'}: {error}") from None
+    if args.json:
+        print(
+            json.dumps(
+                {"text": result.text, "finish": result.finish, "ids": result.ids, "stats": result.stats}
+            )
+        )
+    else:
+        print(result.text)
+        if not args.quiet:
+            print(_summary(result), file=sys.stderr)
+    return 0 if result.complete or (schema is None and args.regex is None) else 1
+
+
+def _read_json(path: str) -> Any:
+    text = _read_text(path, "the schema")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path}: not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from None
+
+
+def _summary(result: Generation) -> str:
+    stats = result.stats
+    seconds, masks, drafts = stats["seconds"], stats["masks"], stats["drafts"]
+    lines = [
+        f"tokens   {stats['tokens']} in {seconds['decode']:.2f} s, {stats['tokens_per_second']:.1f} a second ({result.finish})",
+        f"drafts   {drafts['accepted']} of {drafts['proposed']} guesses accepted, {drafts['tokens_per_forward']:.2f} tokens a forward pass",
+        f"start    model {seconds['load']:.2f} s, prompt {seconds['prefill']:.2f} s, grammar {1e3 * seconds['compile']:.1f} ms",
+    ]
+    if masks["count"]:
+        lines.insert(1, f"masks    {masks['count']}, {masks['mean_us']:.0f} us each")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
