@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import pathlib
 import struct
@@ -128,7 +129,7 @@ def _open(path: pathlib.Path) -> Any:
             return offset - orig_offs, [], [], [gguf.GGUFValueType.ARRAY]
 
     if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
+        raise FileNotFoundError(errno.ENOENT, "no such model file", str(path))
     try:
         return Reader(path)
     except (ValueError, KeyError, IndexError, struct.error) as error:

@@ -1,0 +1,121 @@
+"""Pictures: everything shown is there, in order, and nothing in it acts on a terminal or a page."""
+
+import itertools
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tokamask as tm
+from tokamask import show
+from tokamask.show.palette import visible, visible_text
+
+HOSTILE = '\x1b[2J\x07</span><script>alert("1")</script>&\u202e\u200b\r\n\t \U0001f980'
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def tok(smollm2_gguf):
+    return tm.Tokenizer.from_file(smollm2_gguf)
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.spans, self.inside = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "span":
+            self.spans.append(["", dict(attrs)["title"]])
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "span"
+
+    def handle_data(self, data):
+        if self.inside:
+            self.spans[-1][0] += data
+
+
+def without_colours(text):
+    return re.sub(r"\x1b\[(0|[34]8;2;\d+;\d+;\d+)m", "", text)
+
+
+@given(st.binary(max_size=40))
+def test_visible_text_is_printable_and_every_byte_can_be_read_off_it(data):
+    text = visible_text(data)
+    assert text.isprintable()
+    back = b""
+    for piece, literal in visible(data):
+        for found in [piece] if literal else re.findall(r"·|⏎|\\x..|\\u.{4}|\\U.{8}", piece):
+            if literal:
+                back += found.encode()
+            elif len(found) == 1:
+                back += {"·": b" ", "⏎": b"\n"}[found]
+            elif found[1] == "x":
+                back += bytes.fromhex(found[2:])
+            else:
+                back += chr(int(found[2:], 16)).encode()
+    assert back == data
+
+
+def test_a_terminal_gets_only_colours(tok):
+    shown = show.tokens(tok, HOSTILE)
+    plain = without_colours(shown)
+    assert "\x1b" not in plain
+    assert plain.replace("\n", "").isprintable()
+    assert "\\x1b[2J\\x07" in plain.replace("\x1b", "")
+    assert shown.endswith("\x1b[0m")
+
+
+def test_part_of_a_character_shows_as_bytes(tok):
+    ids = tok.encode("\U0001f980")
+    assert len(ids) > 1
+    plain = without_colours(show.tokens(tok, ids))
+    assert plain == "".join(f"\\x{byte:02x}" for byte in "\U0001f980".encode())
+    assert "café·" in without_colours(show.tokens(tok, "café "))
+
+
+def test_neighbours_differ_in_colour(tok):
+    grounds = re.findall(r"\x1b\[48;2;[\d;]+m", show.tokens(tok, "one two three four five six seven"))
+    assert all(a != b for a, b in itertools.pairwise(grounds))
+    assert len(grounds) == len(tok.encode("one two three four five six seven"))
+
+
+def test_a_page_shows_each_token_with_its_id_and_escapes_it(tok):
+    html = show.tokens_html(tok, HOSTILE)
+    page = Page()
+    page.feed(html)
+    assert "script" not in page.tags
+    ids = tok.encode(HOSTILE)
+    assert [title.split(",")[0] for _, title in page.spans] == [f"id {i}" for i in ids]
+    assert [text for text, _ in page.spans] == [visible_text(tok.decode_bytes([i])) for i in ids]
+    assert "no tokens" in show.tokens_html(tok, "")
+
+
+def test_a_draft_tree_shows_every_node_and_the_kept_path(tok):
+    ids = [tok.encode(text)[0] for text in (" return", " if", "<script>", " g", " h")]
+    tree = tm.DraftTree(ids, [-1, -1, -1, 0, 0], [0.9, 0.05, 0.01, 0.5, 0.25], [1, 2, 3, 1, 5])
+    svg = show.draft(tree, tok, path=np.array([0, 4], np.int32), root=b"\n\x1b")
+    root = ElementTree.fromstring(svg)
+    texts = [text.text or "" for text in root.iter(f"{SVG}text")]
+    for token in ids:
+        assert visible_text(tok.decode_bytes([token])) in texts
+    assert {"0.90", "0.05", "0.01", "0.50", "0.25", "request", "recycled", "forced", "⏎\\x1b"} <= set(texts)
+    bold = [text.text for text in root.iter(f"{SVG}text") if text.get("font-weight") == "bold"]
+    assert bold == ["⏎\\x1b", "·return", "·h"]
+    thick = [path for path in root.iter(f"{SVG}path") if path.get("stroke-width") == "3"]
+    assert len(thick) == 2
+    boxes = [(float(r.get("x")), float(r.get("y"))) for r in root.iter(f"{SVG}rect") if r.get("rx") == "5"]
+    assert len(set(boxes)) == len(tree) + 1
+
+
+def test_an_empty_tree_and_a_deep_one_can_be_drawn(tok):
+    assert ElementTree.fromstring(show.draft(tm.DraftTree([], []), tok)) is not None
+    deep = tm.DraftTree([5] * 3000, range(-1, 2999))
+    assert show.draft(deep, tok).count("<path") == 3000
