@@ -107,6 +107,30 @@ class DraftTree:
         return cls(np.array(token_ids, np.int32), np.array(parents, np.int32))
 
     @classmethod
+    def from_nodes(cls, nodes: Sequence[tuple[int, int]]) -> DraftTree:
+        """From (token, parent) pairs in any order with parents before children, -1 for the root.
+
+        >>> DraftTree.from_nodes([(5, -1), (7, 0), (6, -1)]).token_ids.tolist()
+        [5, 6, 7]
+        """
+        depths: list[int] = []
+        for node, (_, parent) in enumerate(nodes):
+            if not -1 <= parent < node:
+                raise _shape_error(
+                    "nodes", "parents before children, -1 for the root", f"{parent} of node {node}"
+                )
+            depths.append(depths[parent] + 1 if parent >= 0 else 1)
+        place = [-1] * len(nodes)
+        order: list[int] = []
+        for depth in range(1, max(depths, default=0) + 1):
+            level = [i for i in range(len(nodes)) if depths[i] == depth]
+            for i in sorted(level, key=lambda i: place[nodes[i][1]] if nodes[i][1] >= 0 else -1):
+                place[i] = len(order)
+                order.append(i)
+        parents = [place[nodes[i][1]] if nodes[i][1] >= 0 else -1 for i in order]
+        return cls(np.array([nodes[i][0] for i in order], np.int32), np.array(parents, np.int32))
+
+    @classmethod
     def _trusted(
         cls,
         token_ids: npt.NDArray[np.int32],

@@ -1,0 +1,738 @@
+"""Published ways of drafting without a model, as small readable classes: what :class:`tokamask.Drafter` is compared with.
+
+Each method has the interface of a drafter: ``method.session(prompt_ids, prompt_topk=...)`` starts a request, whose
+``propose(budget)`` returns a :class:`~tokamask.DraftTree` and whose ``update(accepted_ids, topk_ids=...)`` appends what was
+emitted. Each is written from the description of the method, not from its code; where one is simplified, its docstring says
+how. :data:`METHODS` names them all.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tokamask.draft import DraftTree
+
+Rows = Sequence[Sequence[int]]
+Nodes = list[tuple[int, int]]
+"""(token, parent) pairs, parents before children, -1 for the root."""
+
+
+class Session(Protocol):
+    """One request of any drafting method."""
+
+    def propose(self, budget: int = 32) -> DraftTree:
+        """At most ``budget`` guesses."""
+
+    def update(self, accepted_ids: Sequence[int], *, topk_ids: Rows | None = None) -> None:
+        """Appends tokens; ``topk_ids`` has a row for each, the one that it was chosen from."""
+
+
+class Request:
+    """Keeps the context of a request; methods override what they need."""
+
+    def __init__(self, prompt_ids: Sequence[int], prompt_topk: Rows | None) -> None:
+        self.context: list[int] = []
+        self.output: list[int] = []
+        for i, token in enumerate(prompt_ids):
+            self.see(int(token), None, prompt=True)
+            if prompt_topk is not None:
+                self.see_prompt_topk([int(t) for t in prompt_topk[i]])
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        """Appends one token."""
+        self.context.append(token)
+        if not prompt:
+            self.output.append(token)
+
+    def see_prompt_topk(self, topk: list[int]) -> None:
+        """The likeliest tokens after the prompt so far."""
+
+    def nodes(self, budget: int) -> Nodes:
+        """The draft."""
+        raise NotImplementedError
+
+    def propose(self, budget: int = 32) -> DraftTree:
+        """At most ``budget`` guesses."""
+        return DraftTree.from_nodes(self.nodes(budget)[:budget] if self.context and budget else [])
+
+    def update(self, accepted_ids: Sequence[int], *, topk_ids: Rows | None = None) -> None:
+        """Appends tokens."""
+        for i, token in enumerate(accepted_ids):
+            self.see(int(token), None if topk_ids is None else [int(t) for t in topk_ids[i]])
+
+
+def chain(tokens: Sequence[int]) -> Nodes:
+    """Tokens one after another."""
+    return [(token, i - 1) for i, token in enumerate(tokens)]
+
+
+# ---------------------------------------------------------------------------------------------------- prompt lookup
+
+
+class PromptLookup:
+    """Copies what followed the last few tokens where they stood before in this request.
+
+    ``longest`` down to ``shortest`` tokens are looked for; the leftmost match wins, or the most recent. Transformers'
+    prompt lookup is (2, 1, leftmost), vLLM's n-gram drafter (5, 2, leftmost). Source: A. Saxena, "Prompt lookup decoding" (2023).
+    """
+
+    def __init__(self, longest: int = 2, shortest: int = 1, *, recent: bool = False) -> None:
+        self.longest, self.shortest, self.recent = longest, shortest, recent
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _PromptLookup(self, prompt_ids)
+
+
+class _PromptLookup(Request):
+    def __init__(self, method: PromptLookup, prompt_ids: Sequence[int]) -> None:
+        self.method, self.ends = method, dict[tuple[int, ...], int]()
+        super().__init__(prompt_ids, None)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        end = len(self.context)  # indexed once a continuation exists
+        for n in range(self.method.shortest, min(self.method.longest, end) + 1):
+            key = tuple(self.context[end - n :])
+            if self.method.recent or key not in self.ends:
+                self.ends[key] = end
+        super().see(token, topk, prompt=prompt)
+
+    def copy(self, context: list[int], span: int) -> list[int]:
+        for n in range(min(self.method.longest, len(context)), self.method.shortest - 1, -1):
+            end = self.ends.get(tuple(context[len(context) - n :]))
+            if end is not None:
+                return self.context[end : end + span]
+        return []
+
+    def nodes(self, budget: int) -> Nodes:
+        return chain(self.copy(self.context, budget))
+
+
+# -------------------------------------------------------------------------------------------------- suffix automaton
+
+
+class SuffixAutomaton:
+    """The suffix automaton of a growing text, with a cursor at the longest suffix that occurred before.
+
+    Source: A. Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985).
+    """
+
+    def __init__(self) -> None:
+        self.text: list[int] = []
+        self.edges: list[dict[int, int]] = [{}]
+        self.links, self.lengths, self.first_ends = [-1], [0], [-1]
+        self.last = 0
+        self.state = 0
+        """Cursor: the state of the longest suffix seen before."""
+        self.matched = 0
+        """Cursor: its length."""
+
+    def _state(self, length: int, first_end: int, edges: dict[int, int], link: int) -> int:
+        self.edges.append(edges)
+        self.links.append(link)
+        self.lengths.append(length)
+        self.first_ends.append(first_end)
+        return len(self.edges) - 1
+
+    def append(self, token: int) -> None:
+        """Moves the cursor, then extends the automaton, so that the cursor never finds the text's own end."""
+        while self.state and token not in self.edges[self.state]:
+            self.state = self.links[self.state]
+            self.matched = self.lengths[self.state]
+        if token in self.edges[self.state]:
+            self.state, self.matched = self.edges[self.state][token], self.matched + 1
+        current = self._state(self.lengths[self.last] + 1, len(self.text), {}, -1)
+        self.text.append(token)
+        at = self.last
+        while at != -1 and token not in self.edges[at]:
+            self.edges[at][token] = current
+            at = self.links[at]
+        self.links[current] = 0 if at == -1 else self._split(at, token)
+        self.last = current
+
+    def _split(self, at: int, token: int) -> int:
+        target = self.edges[at][token]
+        if self.lengths[at] + 1 == self.lengths[target]:
+            return target
+        edges, link = dict(self.edges[target]), self.links[target]
+        clone = self._state(self.lengths[at] + 1, self.first_ends[target], edges, link)
+        self.links[target] = clone
+        if self.state == target and self.matched <= self.lengths[clone]:
+            self.state = clone
+        while at != -1 and self.edges[at].get(token) == target:
+            self.edges[at][token] = clone
+            at = self.links[at]
+        return clone
+
+
+class SuffixCopy:
+    """Copies what followed the longest suffix seen before, from its first occurrence; below ``least`` tokens of match
+    another method drafts. Source: Y. Hu et al., "SAM decoding" (2024); without its corpus.
+    """
+
+    def __init__(self, least: int = 1, otherwise: TokenRecycling | None = None) -> None:
+        self.least, self.otherwise = least, otherwise
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        other = self.otherwise.session(prompt_ids, prompt_topk=prompt_topk) if self.otherwise else None
+        return _SuffixCopy(self.least, other, prompt_ids)
+
+
+class _SuffixCopy(Request):
+    def __init__(self, least: int, other: Session | None, prompt_ids: Sequence[int]) -> None:
+        self.least, self.other, self.automaton = least, other, SuffixAutomaton()
+        super().__init__(prompt_ids, None)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        super().see(token, topk, prompt=prompt)
+        self.automaton.append(token)
+
+    def update(self, accepted_ids: Sequence[int], *, topk_ids: Rows | None = None) -> None:
+        super().update(accepted_ids, topk_ids=topk_ids)
+        if self.other:
+            self.other.update(accepted_ids, topk_ids=topk_ids)
+
+    def propose(self, budget: int = 32) -> DraftTree:
+        if self.other and self.automaton.matched < self.least:
+            return self.other.propose(budget)
+        return super().propose(budget)
+
+    def nodes(self, budget: int) -> Nodes:
+        a, state = self.automaton, self.automaton.state
+        if a.matched < self.least or not state:
+            return []
+        end = a.first_ends[state]
+        while a.links[state] > 0 and len(a.text) - 1 - end < budget:  # a shorter match, with enough after it
+            state = a.links[state]
+            end = a.first_ends[state]
+        return chain(a.text[end + 1 : end + 1 + budget])
+
+
+# ---------------------------------------------------------------------------------------------------- token recycling
+
+
+class TokenRecycling:
+    """A static tree of ranks over the last known likeliest successors of each token.
+
+    ``keys`` tokens key the successors, with fall-back to fewer; ``prompt`` recycles the prompt's logits too. The static
+    tree is the best one for typical hit rates of the ranks, not the published 80-node template. Source: X. Luo et al., "Turning
+    trash into treasure" (2024).
+    """
+
+    RATES = (0.52, 0.16, 0.08, 0.05, 0.035, 0.025, 0.02, 0.015)
+
+    def __init__(self, keys: int = 1, *, prompt: bool = False) -> None:
+        self.keys, self.prompt = keys, prompt
+        self.successors: dict[tuple[int, ...], list[int]] = {}
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _TokenRecycling(self, prompt_ids, prompt_topk if self.prompt else None)
+
+    @staticmethod
+    @functools.cache
+    def template(nodes: int) -> tuple[tuple[int, ...], ...]:
+        """Paths of ranks, likeliest first, eight levels deep at most."""
+        heap: list[tuple[float, tuple[int, ...]]] = [
+            (-r, (rank,)) for rank, r in enumerate(TokenRecycling.RATES)
+        ]
+        paths: list[tuple[int, ...]] = []
+        while heap and len(paths) < nodes:
+            p, path = heapq.heappop(heap)
+            paths.append(path)
+            if len(path) < 8:
+                for rank, rate in enumerate(TokenRecycling.RATES):
+                    heapq.heappush(heap, (p * rate, (*path, rank)))
+        return tuple(paths)
+
+
+class _TokenRecycling(Request):
+    def __init__(self, method: TokenRecycling, prompt_ids: Sequence[int], topk: Rows | None) -> None:
+        self.method = method
+        super().__init__(prompt_ids, topk)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        if topk is not None:
+            self.see_prompt_topk(topk)
+        super().see(token, topk, prompt=prompt)
+
+    def see_prompt_topk(self, topk: list[int]) -> None:
+        for n in range(1, min(self.method.keys, len(self.context)) + 1):
+            self.method.successors[tuple(self.context[-n:])] = topk
+
+    def after(self, newest: tuple[int, ...]) -> list[int]:
+        for n in range(self.method.keys, 0, -1):
+            found = self.method.successors.get(newest[-n:])
+            if found:
+                return found
+        return []
+
+    def nodes(self, budget: int) -> Nodes:
+        reached: dict[tuple[int, ...], tuple[int, tuple[int, ...]]] = {(): (-1, tuple(self.context[-2:]))}
+        nodes: Nodes = []
+        for path in TokenRecycling.template(2 * budget):
+            if path[:-1] not in reached or len(nodes) == budget:
+                continue
+            parent, newest = reached[path[:-1]]
+            successors = self.after(newest)
+            if path[-1] < len(successors):
+                token = successors[path[-1]]
+                reached[path] = (len(nodes), (*newest[-1:], token))
+                nodes.append((token, parent))
+        return nodes
+
+
+class NextNext:
+    """The runners-up of the last logits, each continued by look-up, beside a look-up of the context itself.
+
+    Source: T. Liu et al., "LogitSpec" (2025); continuations take three tokens for every rank.
+    """
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _NextNext(PromptLookup(3, 1, recent=True), prompt_ids)
+
+
+class _NextNext(_PromptLookup):
+    last: list[int] | None = None
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        super().see(token, topk, prompt=prompt)
+        self.last = topk
+
+    def nodes(self, budget: int) -> Nodes:
+        nodes = chain(self.copy(self.context, min(20, budget)))
+        first = nodes[0][0] if nodes else None
+        for token in self.last or []:
+            if token not in (self.context[-1], first):
+                parent = -1
+                for guess in [token, *self.copy([*self.context, token], 3)]:
+                    nodes.append((guess, parent))
+                    parent = len(nodes) - 1
+        return nodes
+
+
+# -------------------------------------------------------------------------------------------------------------- tries
+
+
+class Node:
+    """A place in a trie of token windows."""
+
+    __slots__ = ("below", "count", "prompt_count", "time")
+
+    def __init__(self) -> None:
+        self.below: dict[int, Node] = {}
+        self.count = 0.0
+        self.prompt_count = 0.0
+        self.time = 0
+
+    def child(self, token: int) -> Node:
+        """The place one token further, made if need be."""
+        node = self.below.get(token)
+        if node is None:
+            node = self.below[token] = Node()
+        return node
+
+
+class TrieLookahead:
+    """A trie per token of what followed it, counts of prompts and outputs apart; a multi-branch draft.
+
+    ``mode``: "hierarchical" drafts one tree of the commonest nodes, "parallel" disjoint chains, "single" one chain.
+    Windows of an output become visible only once they are full, as published. Source: Y. Zhao et al., "Lookahead: an
+    inference acceleration framework" (2023).
+    """
+
+    PROMPT_WEIGHT = 1 - 1e-4
+
+    def __init__(
+        self, mode: str = "hierarchical", *, branch: int = 12, query: int = 2, most_nodes: int = 2048
+    ) -> None:
+        self.mode, self.branch, self.query, self.most_nodes = mode, branch, query, most_nodes
+        self.tries: dict[int, Node] = {}
+        self.sizes: dict[int, int] = {}
+        self.prompt_tokens: set[int] = set()
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request; the one before it is thereby over."""
+        self.forget_prompts()
+        return _TrieLookahead(self, prompt_ids)
+
+    def put(self, window: Sequence[int], *, prompt: bool) -> None:
+        """Counts one window below its first token."""
+        node = self.tries.setdefault(window[0], Node())
+        if prompt:
+            self.prompt_tokens.add(window[0])
+        for token in window[1:]:
+            self.sizes[window[0]] = self.sizes.get(window[0], 0) + (token not in node.below)
+            node = node.child(token)
+            if prompt:
+                node.prompt_count += 1
+            else:
+                node.count += 1
+
+    def forget_prompts(self) -> None:
+        """Between requests: prompt counts are dropped, and tries that grew too large are halved."""
+        large = {token for token, size in self.sizes.items() if size > self.most_nodes}
+        for token in self.prompt_tokens | large:
+            self.sizes[token] = _fade(self.tries[token], halve=token in large)
+        self.prompt_tokens.clear()
+
+    def weight(self, node: Node) -> float:
+        """Prompt counts rule, output counts break ties."""
+        return self.PROMPT_WEIGHT * node.prompt_count + (1 - self.PROMPT_WEIGHT) * node.count
+
+
+def _fade(node: Node, *, halve: bool) -> int:
+    size = 0
+    for token, below in list(node.below.items()):
+        below.prompt_count = 0.0
+        if halve:
+            below.count = below.count / 2 if below.count > 1 else 0.0
+        if below.count == 0.0 and halve:
+            del node.below[token]
+        else:
+            size += 1 + _fade(below, halve=halve)
+    return size
+
+
+class _TrieLookahead(Request):
+    def __init__(self, method: TrieLookahead, prompt_ids: Sequence[int]) -> None:
+        self.method = method
+        super().__init__(prompt_ids, None)
+        for i in range(1, len(self.context)):
+            method.put(self.context[i : i + method.branch + 2], prompt=True)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        super().see(token, topk, prompt=prompt)
+        if len(self.output) >= self.method.branch + 2:
+            self.method.put(self.output[-self.method.branch - 2 :], prompt=False)
+
+    def nodes(self, budget: int) -> Nodes:
+        best: Nodes = []
+        for n in range(min(self.method.query, len(self.context)), 0, -1):
+            node = self.method.tries.get(self.context[-n])
+            for token in self.context[len(self.context) - n + 1 :]:
+                node = node.below.get(token) if node else None
+            if node is None:
+                continue
+            found = self.select(node, budget)
+            if len(found) > len(best):
+                best = found
+            if len(found) + 1 >= self.method.branch:
+                break
+        return best
+
+    def select(self, top: Node, budget: int) -> Nodes:
+        method = self.method
+        if method.mode == "single":
+            return self.walk(top, lambda node: True, budget, width=1)
+        everything = list(_below(top, method.branch))
+        least_count = least_weight = 0.0
+        if len(everything) > budget:
+            counts = sorted((node.count for node in everything), reverse=True)
+            weights = sorted((method.weight(node) for node in everything), reverse=True)
+            least_count = counts[max(budget // 2, 1) - 1] or 1e9
+            least_weight = weights[budget - 1]
+        nodes = self.walk(
+            top, lambda node: node.count >= least_count or method.weight(node) >= least_weight, budget
+        )
+        return nodes if method.mode == "hierarchical" else _flatten(nodes, budget)
+
+    def walk(self, top: Node, keep: Callable[[Node], bool], budget: int, width: int = 1 << 30) -> Nodes:
+        nodes: Nodes = []
+
+        def visit(node: Node, parent: int, depth: int) -> None:
+            for token, below in sorted(node.below.items(), key=lambda item: -self.method.weight(item[1]))[
+                :width
+            ]:
+                seen = below.count > 0 or below.prompt_count > 0
+                if depth > 0 and len(nodes) < budget and seen and keep(below):
+                    nodes.append((token, parent))
+                    visit(below, len(nodes) - 1, depth - 1)
+
+        visit(top, -1, self.method.branch)
+        return nodes
+
+
+def _below(node: Node, depth: int) -> Iterator[Node]:
+    for below in node.below.values() if depth > 0 else ():
+        if below.count > 0 or below.prompt_count > 0:
+            yield below
+            yield from _below(below, depth - 1)
+
+
+def _flatten(nodes: Nodes, budget: int) -> Nodes:
+    """Root-to-leaf chains side by side, for engines without tree masks; as many as fit."""
+    tree = DraftTree.from_nodes(nodes)
+    flat: Nodes = []
+    for path in tree.paths():
+        if len(flat) + len(path) <= budget:
+            flat += [(token, -1 if i == 0 else len(flat) + i - 1) for i, token in enumerate(path)]
+    return flat
+
+
+class AnchorTrie:
+    """One trie of all windows of all requests; the matches of every length, longest first, fill one tree.
+
+    ``order``: "recency" goes breadth-first by recency, wide after short matches and thin after long ones, "frequency"
+    best-first by relative counts. Written after the description of SGLang's n-gram drafter (2026); unbounded here.
+    """
+
+    def __init__(self, order: str = "recency", *, depth: int = 18, widest: int = 10) -> None:
+        self.order, self.depth, self.widest = order, depth, widest
+        self.root, self.clock = Node(), 0
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _AnchorTrie(self, prompt_ids)
+
+
+class _AnchorTrie(Request):
+    def __init__(self, method: AnchorTrie, prompt_ids: Sequence[int]) -> None:
+        self.method, self.anchors = method, list[Node]()
+        super().__init__(prompt_ids, None)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        super().see(token, topk, prompt=prompt)
+        self.method.clock += 1
+        self.anchors = [node.child(token) for node in [*self.anchors, self.method.root][-self.method.depth :]]
+        for node in self.anchors:
+            node.count += 1
+            node.time = self.method.clock
+
+    def nodes(self, budget: int) -> Nodes:
+        nodes: Nodes = []
+        known: dict[tuple[int, int], int] = {}
+
+        def add(parent: int, token: int) -> int:
+            if (parent, token) not in known:
+                known[parent, token] = len(nodes)
+                nodes.append((token, parent))
+            return known[parent, token]
+
+        for i, anchor in enumerate(self.anchors):  # longest match first
+            if self.method.order == "recency":
+                self.by_recency(anchor, len(self.anchors) - i, nodes, add, budget)
+            else:
+                self.by_frequency(anchor, nodes, add, budget)
+        return nodes
+
+    def by_recency(
+        self, anchor: Node, matched: int, nodes: Nodes, add: Callable[[int, int], int], budget: int
+    ) -> None:
+        deepest = max(1, self.method.depth - 1)
+        step = (self.method.widest - 1) / deepest
+        queue = [(-1, (deepest - matched) * step + 1, anchor)]
+        for parent, width, node in queue:  # grows while it is walked
+            recent = sorted(node.below.items(), key=lambda item: -item[1].time)
+            for token, below in recent[: max(1, int(width))]:
+                if len(nodes) >= budget:
+                    return
+                queue.append((add(parent, token), width - step, below))
+
+    def by_frequency(self, anchor: Node, nodes: Nodes, add: Callable[[int, int], int], budget: int) -> None:
+        heap: list[tuple[float, int, int, int, Node]] = []
+
+        def push(parent: int, node: Node, p: float) -> None:
+            best = heapq.nlargest(self.method.widest, node.below.items(), key=lambda item: item[1].count)
+            total = sum(below.count for _, below in best)
+            for token, below in best:
+                heapq.heappush(heap, (-p * below.count / total, len(heap), parent, token, below))
+
+        push(-1, anchor, 1.0)
+        while heap and len(nodes) < budget:
+            p, _, parent, token, below = heapq.heappop(heap)
+            push(add(parent, token), below, -p)
+
+
+class SuffixTree:
+    """Counts of all windows, of this request and of all outputs; the one match of the best expected length drafts.
+
+    ``tree`` drafts best-first, otherwise the likeliest path; guesses may be ``factor`` times the match length plus
+    ``offset``, each at least ``least`` likely. Source: G. Oliaro et al., "SuffixDecoding" (2024).
+    """
+
+    def __init__(
+        self, *, tree: bool, factor: float = 1.0, offset: float = 0.0, least: float = 0.1, depth: int = 24
+    ) -> None:
+        self.tree, self.factor, self.offset, self.least, self.depth = tree, factor, offset, least, depth
+        self.outputs = Node()
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _SuffixTree(self, prompt_ids)
+
+
+class _SuffixTree(Request):
+    def __init__(self, method: SuffixTree, prompt_ids: Sequence[int]) -> None:
+        self.method, self.own = method, Node()
+        self.active: dict[bool, list[Node]] = {True: [], False: []}
+        super().__init__(prompt_ids, None)
+
+    def see(self, token: int, topk: list[int] | None, *, prompt: bool = False) -> None:
+        super().see(token, topk, prompt=prompt)
+        for shared in (False,) if prompt else (False, True):
+            root = self.method.outputs if shared else self.own
+            nodes = [node.child(token) for node in [*self.active[shared], root][-self.method.depth :]]
+            for node in nodes:
+                node.count += 1
+            self.active[shared] = nodes
+
+    def nodes(self, budget: int) -> Nodes:
+        best, best_score = list[tuple[int, int]](), 0.0
+        for root in (self.own, self.method.outputs):
+            for matched in range(1, min(self.method.depth, len(self.context)) + 1):
+                node: Node | None = root
+                for token in self.context[len(self.context) - matched :]:
+                    node = node.below.get(token) if node else None
+                if node is None:
+                    break
+                span = min(budget, int(matched * self.method.factor + self.method.offset))
+                nodes, score = self.speculate(node, span)
+                if score >= best_score and nodes:
+                    best, best_score = nodes, score
+        return best
+
+    def speculate(self, top: Node, span: int) -> tuple[Nodes, float]:
+        nodes: Nodes = []
+        score = 0.0
+        heap: list[tuple[float, int, int, int, Node]] = []
+        count = 0
+
+        def push(parent: int, node: Node, p: float) -> None:
+            nonlocal count
+            total = max(node.count, sum(below.count for below in node.below.values()))
+            likely = sorted(node.below.items(), key=lambda item: -item[1].count)
+            for token, below in likely if self.method.tree else likely[:1]:
+                q = p * below.count / total
+                if q >= self.method.least:
+                    count += 1
+                    heapq.heappush(heap, (-q, count, parent, token, below))
+
+        push(-1, top, 1.0)
+        while heap and len(nodes) < span:
+            p, _, parent, token, below = heapq.heappop(heap)
+            nodes.append((token, parent))
+            score -= p
+            push(len(nodes) - 1, below, -p)
+        return nodes, score
+
+
+# ------------------------------------------------------------------------------------------------------------- corpus
+
+
+class Corpus:
+    """The commonest continuations of the longest suffix found in a fixed text, by a suffix array.
+
+    Source: Z. He et al., "REST: retrieval-based speculative decoding" (2023): 16 down to 2 tokens of context, at most 5000
+    matches of 10 tokens each. ``save`` writes two arrays that ``load`` maps into memory.
+    """
+
+    def __init__(self, tokens: npt.ArrayLike, order: npt.NDArray[np.int64] | None = None) -> None:
+        self.tokens = np.asarray(tokens, np.int64)
+        self.order = suffix_array(self.tokens) if order is None else order
+
+    def save(self, path: str) -> None:
+        """Writes ``path.tokens.npy`` and ``path.order.npy``."""
+        np.save(f"{path}.tokens.npy", self.tokens)
+        np.save(f"{path}.order.npy", self.order)
+
+    @classmethod
+    def load(cls, path: str) -> Corpus:
+        """Maps what ``save`` wrote."""
+        return cls(np.load(f"{path}.tokens.npy", mmap_mode="r"), np.load(f"{path}.order.npy", mmap_mode="r"))
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+        return _Corpus(self, prompt_ids)
+
+    def find(self, pattern: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Where the pattern stands."""
+        low, high = 0, len(self.order)
+        bounds: list[int] = []
+        for upper in (False, True):
+            low, high = (bounds[0] if bounds else 0), len(self.order)
+            while low < high:
+                middle = (low + high) // 2
+                start = int(self.order[middle])
+                window = self.tokens[start : start + len(pattern)].tolist()
+                if window < list(pattern) or (upper and window == list(pattern)):
+                    low = middle + 1
+                else:
+                    high = middle
+            bounds.append(low)
+        return np.asarray(self.order[bounds[0] : bounds[1]])
+
+
+class _Corpus(Request):
+    def __init__(self, corpus: Corpus, prompt_ids: Sequence[int]) -> None:
+        self.corpus = corpus
+        super().__init__(prompt_ids, None)
+
+    def nodes(self, budget: int) -> Nodes:
+        for n in range(min(16, len(self.context)), 1, -1):
+            starts = self.corpus.find(self.context[-n:])[:5000] + n
+            counts: dict[tuple[int, ...], int] = {}
+            for start in starts[starts < len(self.corpus.tokens)].tolist():
+                window = tuple(self.corpus.tokens[start : start + 10].tolist())
+                for end in range(1, len(window) + 1):
+                    counts[window[:end]] = counts.get(window[:end], 0) + 1
+            if counts:
+                # A prefix is at least as common as what it starts: parents come first.
+                best = sorted(counts, key=lambda prefix: (-counts[prefix], len(prefix)))[:budget]
+                place = {prefix: i for i, prefix in enumerate(best)}
+                return [(prefix[-1], place.get(prefix[:-1], -1)) for prefix in best]
+        return []
+
+
+def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Starts of all suffixes in lexical order, by doubling: ranks of 1, 2, 4, ... tokens."""
+    n = len(tokens)
+    rank = np.unique(tokens, return_inverse=True)[1].astype(np.int64)
+    order = np.argsort(rank, kind="stable")
+    span = 1
+    while span < n:
+        second = np.full(n, -1, np.int64)
+        second[: n - span] = rank[span:]
+        order = np.lexsort((second, rank))
+        differs = (np.diff(rank[order]) != 0) | (np.diff(second[order]) != 0)
+        rank[order] = np.concatenate(([0], np.cumsum(differs)))
+        if rank.max(initial=0) == n - 1:
+            break
+        span *= 2
+    return order.astype(np.int64)
+
+
+class Method(Protocol):
+    """Any drafting method; a :class:`tokamask.Drafter` is one."""
+
+    def session(self, prompt_ids: Sequence[int], *, prompt_topk: Rows | None = None) -> Session:
+        """Starts a request."""
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "prompt lookup, 2 tokens, leftmost": lambda: PromptLookup(2, 1),
+    "prompt lookup, 3 tokens, recent": lambda: PromptLookup(3, 1, recent=True),
+    "n-gram, 2 to 5 tokens, leftmost": lambda: PromptLookup(5, 2),
+    "trie lookahead, hierarchical": lambda: TrieLookahead("hierarchical"),
+    "trie lookahead, parallel": lambda: TrieLookahead("parallel"),
+    "trie lookahead, single": lambda: TrieLookahead("single"),
+    "anchor trie, recency": lambda: AnchorTrie("recency"),
+    "anchor trie, frequency": lambda: AnchorTrie("frequency"),
+    "suffix automaton": lambda: SuffixCopy(1),
+    "suffix tree, path": lambda: SuffixTree(tree=False),
+    "suffix tree, tree": lambda: SuffixTree(tree=True),
+    "suffix tree, wide": lambda: SuffixTree(tree=True, factor=4, offset=4, least=0.01),
+    "token recycling": lambda: TokenRecycling(),
+    "token recycling, 2 tokens and prompt": lambda: TokenRecycling(2, prompt=True),
+    "suffix automaton, else token recycling": lambda: SuffixCopy(5, TokenRecycling()),
+    "next-next token": NextNext,
+}
+"""Fresh methods by name; :class:`Corpus` needs a text of its own."""
