@@ -96,6 +96,7 @@ def test_mask_equals_the_reference(name, data):
 
         expected = reference.mask(accepts, bytewise.is_accepting(), PIECES, {EOS - 1, EOS}, [EOS])
         np.testing.assert_array_equal(matcher.mask_row(), expected)
+        np.testing.assert_array_equal(matcher.plain_row(), expected)
 
 
 @pytest.mark.parametrize("name", GRAMMARS)

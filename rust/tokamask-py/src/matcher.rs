@@ -47,6 +47,12 @@ impl CompiledGrammar {
         self.0.warnings().to_vec()
     }
 
+    /// Bytes of the tables that all grammars of the vocabulary share.
+    #[getter]
+    fn table_bytes(&self) -> usize {
+        self.0.table_bytes()
+    }
+
     /// Bytes of memory that grow with use: states and mask rows.
     #[getter]
     fn memory_bytes(&self) -> usize {
@@ -113,6 +119,14 @@ impl Matcher {
         };
         let out = cast_slice_mut(out);
         Ok(py.detach(|| self.0.fill(out)))
+    }
+
+    /// The mask of the next token by a plain walk over all tokens, without tables or memory: slow, and
+    /// what :meth:`mask_row` must equal.
+    fn plain_row<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i32>> {
+        let mut row = vec![0i32; self.0.compiled().words()];
+        py.detach(|| self.0.fill_plainly(cast_slice_mut(&mut row)));
+        to_numpy(py, row)
     }
 
     /// The mask of the next token as a read-only row, int32 [ceil(vocab_size / 32)].

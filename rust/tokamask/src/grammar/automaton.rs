@@ -1,5 +1,7 @@
 //! Conjunctions of patterns as one deterministic automaton over characters, built as it is walked.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, LimitError};
@@ -12,6 +14,15 @@ pub const DEAD: u32 = 0;
 const UNKNOWN: u32 = u32::MAX;
 /// States that an automaton explored ahead may have.
 const MAX_EXPLORED: usize = 20_000;
+
+/// Characters that can be read for ever from some state.
+#[derive(Clone)]
+pub struct Loop {
+    /// The characters.
+    pub class: Arc<CharSet>,
+    /// The state does not change meanwhile.
+    pub stays: bool,
+}
 
 /// A deterministic automaton over characters. Every state but [`DEAD`] can still accept.
 #[derive(Clone)]
@@ -32,6 +43,8 @@ pub struct Automaton {
     explored: bool,
     seen: Vec<u32>,
     round: u32,
+    live_ascii: Vec<Option<u128>>,
+    loops: FxHashMap<u32, Option<Loop>>,
 }
 
 impl Automaton {
@@ -72,6 +85,8 @@ impl Automaton {
             explored: false,
             seen: vec![0; widest],
             round: 0,
+            live_ascii: Vec::new(),
+            loops: FxHashMap::default(),
         };
         automaton.partition();
         automaton.delta.resize(automaton.representatives.len(), DEAD);
@@ -463,8 +478,52 @@ impl Automaton {
         self.accepts(end)
     }
 
+    /// The ASCII characters that can follow.
+    pub fn live_ascii(&mut self, state: u32) -> u128 {
+        let place = state as usize;
+        if let Some(Some(bits)) = self.live_ascii.get(place) {
+            return *bits;
+        }
+        let mut bits = 0u128;
+        for c in 0..128 {
+            bits |= u128::from(self.step(state, c) != DEAD) << c;
+        }
+        self.live_ascii.resize(self.live_ascii.len().max(place + 1), None);
+        self.live_ascii[place] = Some(bits);
+        bits
+    }
+
+    /// A large class of characters that can be read for ever from a state: either they do not change
+    /// the state, or one of the pattern's own states returns to itself on them whatever else happens.
+    pub fn run(&mut self, state: u32, least: usize) -> Option<Loop> {
+        let place = state as usize;
+        if let Some(known) = self.loops.get(&state) {
+            return known.clone();
+        }
+        let stays = self.self_loop(state);
+        let mut best = Loop { class: Arc::new(stays), stays: true };
+        if let [part] = self.parts.as_slice() {
+            if part.positive && !self.explored {
+                for &q in &*self.sets[place] {
+                    if q == NONE {
+                        break;
+                    }
+                    if let Edge::Class(class, target) = part.edges[q as usize] {
+                        let class = &self.classes[class as usize];
+                        if class.len() > best.class.len() && part.returns(target, q) {
+                            best = Loop { class: Arc::new(class.clone()), stays: false };
+                        }
+                    }
+                }
+            }
+        }
+        let found = (best.class.len() >= least).then_some(best);
+        self.loops.insert(state, found.clone());
+        found
+    }
+
     /// The characters that keep the automaton in a state.
-    pub fn self_loop(&mut self, state: u32) -> CharSet {
+    fn self_loop(&mut self, state: u32) -> CharSet {
         let mut ranges = Vec::new();
         for i in 0..self.starts.len() {
             if self.step_symbol(state, self.symbols[i]) == state {

@@ -41,6 +41,24 @@ impl Nfa {
         Ok(nfa)
     }
 
+    /// True if `q` is reached from `from` without reading anything.
+    pub fn returns(&self, from: u32, q: u32) -> bool {
+        let (mut todo, mut seen) = (vec![from], Vec::new());
+        while let Some(s) = todo.pop() {
+            if s == q {
+                return true;
+            }
+            if s == NONE || seen.contains(&s) || seen.len() > 64 {
+                continue;
+            }
+            seen.push(s);
+            if let Edge::Split(a, b) = self.edges[s as usize] {
+                todo.extend([a, b]);
+            }
+        }
+        false
+    }
+
     fn push(&mut self, edge: Edge) -> Result<u32, Error> {
         if self.edges.len() >= MAX_NFA {
             return Err(LimitError { limit: "pattern size".into(), value: self.edges.len() as u64 }.into());

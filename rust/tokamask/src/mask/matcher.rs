@@ -6,7 +6,8 @@ use crate::error::{Error, RejectedTokenError, RollbackError, UnknownTokenError, 
 use crate::grammar::Grammar;
 use crate::ids::TokenId;
 use crate::mask::recognizer::{Recognizer, Thread};
-use crate::mask::rows::{Lexicon, MaskRow, Rows};
+use crate::mask::rows::{Ground, MaskRow, Rows};
+use crate::mask::tables::Lexicon;
 use crate::vocabulary::Vocabulary;
 
 /// Bounds on what a grammar and its masks may cost.
@@ -78,6 +79,11 @@ impl CompiledGrammar {
     /// What was read as an annotation though it might have been meant as a condition.
     pub fn warnings(&self) -> &[String] {
         &self.inner.grammar.warnings
+    }
+
+    /// Bytes of the tables that all grammars of the vocabulary share.
+    pub fn table_bytes(&self) -> usize {
+        self.inner.lexicon.bytes()
     }
 
     /// Bytes of memory that grow with use.
@@ -180,6 +186,16 @@ impl Matcher {
         !out.iter().enumerate().all(|(i, &word)| word == if i == last { tail } else { u32::MAX })
     }
 
+    fn ground(&self) -> Ground<'_> {
+        let inner = &*self.compiled.inner;
+        Ground {
+            grammar: &inner.grammar,
+            lexicon: &inner.lexicon,
+            vocabulary: &inner.vocabulary,
+            tables: true,
+        }
+    }
+
     fn rows(&self, state: &State) -> Vec<Arc<MaskRow>> {
         let inner = &*self.compiled.inner;
         let mut shared = self.compiled.lock();
@@ -187,7 +203,8 @@ impl Matcher {
         if rows.bytes() > inner.limits.row_bytes {
             rows.clear();
         }
-        state.threads.iter().map(|&t| rows.row(&inner.grammar, &inner.lexicon, recognizer, t)).collect()
+        let ground = self.ground();
+        state.threads.iter().map(|&t| rows.row(ground, recognizer, t)).collect()
     }
 
     /// The state after a token; None if the token is not allowed.
@@ -416,6 +433,26 @@ impl Matcher {
             }
         }
         states[1..].iter().map(Option::is_some).collect()
+    }
+
+    /// Writes the mask row by a plain walk of the whole trie, without tables or memory: what
+    /// [`Self::fill`] must equal.
+    pub fn fill_plainly(&self, out: &mut [u32]) {
+        let ground = Ground { tables: false, ..self.ground() };
+        let mut shared = self.compiled.lock();
+        let (mut rows, out) = (Rows::default(), &mut out[..ground.lexicon.words]);
+        out.fill(0);
+        let mut ends = false;
+        for &thread in &*self.state.threads {
+            let row = rows.row(ground, &mut shared.recognizer, thread);
+            row.write(out, false);
+            ends |= row.ends();
+        }
+        if ends {
+            for id in ground.vocabulary.eos_ids() {
+                out[id.index() / 32] |= 1 << (id.get() % 32);
+            }
+        }
     }
 
     /// A hash of nothing but the threads: equal for states that allow the same futures in the same way.

@@ -8,7 +8,9 @@ mod batch;
 mod matcher;
 mod recognizer;
 mod rows;
+mod runs;
 mod structure;
+mod tables;
 
 pub use batch::fill_batch;
 pub use matcher::{CompiledGrammar, Limits, Matcher};

@@ -95,6 +95,7 @@ pub struct Recognizer {
     pub(super) sets: Vec<Box<[u64]>>,
     set_ids: FxHashMap<Box<[u64]>, u32>,
     pub(super) texts: FxHashMap<(u32, u32), u32>,
+    pub(super) text_links: Vec<(u32, u32)>,
     pub automata: Vec<Automaton>,
     /// Names that are not declared are compared with each other.
     pub exact: bool,
@@ -116,6 +117,7 @@ impl Recognizer {
             sets: vec![Box::default()],
             set_ids: FxHashMap::default(),
             texts: FxHashMap::default(),
+            text_links: Vec::new(),
             automata,
             exact: true,
             chain: Vec::new(),
@@ -441,6 +443,22 @@ impl Recognizer {
     fn accepts_below(&mut self, grammar: &Grammar, parent: u32) -> bool {
         let below = self.pop(parent);
         self.accepts(grammar, below)
+    }
+
+    /// An interned set.
+    pub fn set(&self, id: u32) -> &[u64] {
+        &self.sets[id as usize]
+    }
+
+    /// An interned text.
+    pub fn text(&self, mut id: u32) -> String {
+        let mut chars = Vec::new();
+        while id != 0 {
+            let (before, c) = self.text_links[id as usize - 1];
+            chars.extend(char::from_u32(c));
+            id = before;
+        }
+        chars.iter().rev().collect()
     }
 
     /// Bytes of memory that grow with use.

@@ -1,43 +1,28 @@
-//! Mask rows: which tokens a thread allows, by a walk of the vocabulary's trie, kept by the frames
-//! that the walk looked at.
+//! Mask rows: which tokens a thread allows, by a walk of the vocabulary's trie with tables for runs of
+//! one class, kept by the frames that the walk looked at.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::grammar::Grammar;
-use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM};
-use crate::vocabulary::trie::{Item, TokenTrie};
+use crate::grammar::chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
+use crate::grammar::words::{WordTrie, NO_WORD, OFF};
+use crate::grammar::{has_byte, Grammar, Node, UNBOUNDED};
+use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM, DONE, KEY, OFF_TRIE};
+use crate::mask::runs::Staying;
+use crate::mask::tables::{Lexicon, Table, MIN_SUBTREE};
+use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
 
-/// What the masks of one vocabulary share.
-pub struct Lexicon {
-    /// Its ordinary tokens.
-    pub trie: TokenTrie,
-    /// 32-bit words of a mask row.
-    pub words: usize,
-}
-
-impl Lexicon {
-    /// Builds the trie.
-    pub fn new(vocabulary: &Vocabulary) -> Self {
-        let mut words: Vec<(&[u8], Item)> = vocabulary
-            .ordinary_tokens()
-            .filter(|(_, bytes)| !bytes.is_empty())
-            .map(|(id, bytes)| (bytes, Item { id: id.get(), chars: 0 }))
-            .collect();
-        words.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        Self { trie: TokenTrie::new(&words), words: vocabulary.len().div_ceil(32) }
-    }
-}
-
 /// What one thread allows: shared rows and single ids.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct MaskRow {
     bases: Vec<Arc<[u32]>>,
     ids: Vec<u32>,
     /// The thread may end here.
     ends: bool,
+    /// Those of the ids that have two quotes or more, and four or more: names may occur in them.
+    suspects: [Vec<u32>; 2],
 }
 
 impl MaskRow {
@@ -78,25 +63,59 @@ enum Entry {
 const END: Frame =
     Frame { node: u32::MAX, state: 0, seen: 0, q: 0, partial: 0, count: 0, text: 0, names: 0, kind: 0 };
 
+/// What is fixed while rows are computed.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The grammar.
+    pub grammar: &'a Grammar,
+    /// The vocabulary's trie and tables.
+    pub lexicon: &'a Lexicon,
+    /// The vocabulary.
+    pub vocabulary: &'a Vocabulary,
+    /// False: walk the trie byte by byte, for comparison.
+    pub tables: bool,
+}
+
 /// Rows of one compiled grammar.
-#[derive(Default)]
 pub struct Rows {
     memo: FxHashMap<(u32, Frame), (u32, Entry)>,
     next: u32,
     buffer: Vec<Thread>,
     bytes: usize,
+    full: Arc<CharSet>,
+    /// Classes by address; the sets live as long as the grammar or the recognizer.
+    classes: FxHashMap<usize, (Arc<CharSet>, u32)>,
+    tables: FxHashMap<(u32, u32, Spelling), Arc<Table>>,
+    /// Names that have occurred, as tries.
+    names: FxHashMap<u32, Arc<WordTrie>>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self {
+            memo: FxHashMap::default(),
+            next: 0,
+            buffer: Vec::new(),
+            bytes: 0,
+            full: Arc::new(CharSet::all()),
+            classes: FxHashMap::default(),
+            tables: FxHashMap::default(),
+            names: FxHashMap::default(),
+        }
+    }
 }
 
 impl Rows {
     /// The row of a thread.
-    pub fn row(
-        &mut self,
-        grammar: &Grammar,
-        lexicon: &Lexicon,
-        recognizer: &mut Recognizer,
-        thread: Thread,
-    ) -> Arc<MaskRow> {
-        let (mut key, mut stack) = ((0, thread.top), thread.parent);
+    pub fn row(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Arc<MaskRow> {
+        let row = self.plain_row(ground, recognizer, thread);
+        self.without_repeats(ground, recognizer, thread, row)
+    }
+
+    /// The row of a thread, names that occur twice not excluded.
+    fn plain_row(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Arc<MaskRow> {
+        let first = (0, Recognizer::row_key(ground.grammar, thread));
+        let (mut key, mut stack) = (first, thread.parent);
         while let Some((id, entry)) = self.memo.get(&key) {
             match entry {
                 Entry::Row(row) => return Arc::clone(row),
@@ -104,13 +123,19 @@ impl Rows {
             }
         }
         recognizer.watch(thread.parent);
+        recognizer.exact = false;
         let mut row = MaskRow::default();
-        self.walk(grammar, &lexicon.trie, recognizer, 0, thread, &mut row);
-        row.ends = recognizer.accepts(grammar, thread);
+        self.walk(ground, recognizer, 0, thread, &mut row);
+        row.ends = recognizer.accepts(ground.grammar, thread);
+        recognizer.exact = true;
         row.ids.sort_unstable();
         row.ids.dedup();
+        row.ids.shrink_to_fit();
+        for (found, quoted) in row.suspects.iter_mut().zip(&ground.lexicon.quoted) {
+            found.extend(quoted.iter().filter(|id| row.ids.binary_search(id).is_ok()));
+        }
         let row = Arc::new(row);
-        self.file(recognizer, thread, &row);
+        self.file(recognizer, first, thread.parent, &row);
         row
     }
 
@@ -118,13 +143,14 @@ impl Rows {
         if stack == BOTTOM {
             return ((id, END), BOTTOM);
         }
-        let (frame, below) = recognizer.frame(stack);
+        let (mut frame, below) = recognizer.frame(stack);
+        frame.names = 0;
         ((id, frame), below)
     }
 
     /// Files a row under exactly the frames that were looked at.
-    fn file(&mut self, recognizer: &Recognizer, thread: Thread, row: &Arc<MaskRow>) {
-        let (mut key, mut stack) = ((0, thread.top), thread.parent);
+    fn file(&mut self, recognizer: &Recognizer, first: (u32, Frame), parent: u32, row: &Arc<MaskRow>) {
+        let (mut key, mut stack) = (first, parent);
         for _ in 0..recognizer.touched() {
             self.next += 1;
             let next = self.next;
@@ -139,30 +165,183 @@ impl Rows {
     /// Adds the tokens below a trie node that `thread`, standing there, allows.
     fn walk(
         &mut self,
-        grammar: &Grammar,
-        trie: &TokenTrie,
+        ground: Ground<'_>,
         recognizer: &mut Recognizer,
         node: u32,
         thread: Thread,
         row: &mut MaskRow,
     ) {
-        for &(byte, child) in trie.children(node) {
+        let trie = &ground.lexicon.trie;
+        let size = trie.end(node) - node;
+        if size == 1 {
+            return;
+        }
+        if ground.tables && size > MIN_SUBTREE {
+            if let Some(run) = recognizer.staying(ground.grammar, thread, &self.full) {
+                return self.walk_run(ground, recognizer, node, thread, &run, row);
+            }
+        }
+        self.children(ground, recognizer, trie, node, thread, None, (0, UNBOUNDED), row);
+    }
+
+    /// The part of `walk` below each child. `inside` are bytes that a table has served; `exits` tries
+    /// go on without tables, and their items count only within the bounds.
+    #[allow(clippy::too_many_arguments)]
+    fn children(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        trie: &TokenTrie,
+        node: u32,
+        thread: Thread,
+        inside: Option<&[u64; 4]>,
+        bounds: (u32, u32),
+        row: &mut MaskRow,
+    ) {
+        let children = trie.children(node);
+        let next =
+            if children.len() > 2 { recognizer.next_bytes(ground.grammar, thread) } else { [u64::MAX; 4] };
+        let main = std::ptr::eq(trie, &raw const ground.lexicon.trie);
+        for &(byte, child) in children {
+            if !has_byte(&next, byte) || inside.is_some_and(|set| has_byte(set, byte)) {
+                continue;
+            }
             let from = self.buffer.len();
             let mut buffer = std::mem::take(&mut self.buffer);
-            recognizer.step(grammar, thread, byte, &mut buffer);
+            recognizer.step(ground.grammar, thread, byte, &mut buffer);
             self.buffer = buffer;
             let to = self.buffer.len();
             if to > from {
-                row.ids.extend(trie.items(child).iter().map(|item| item.id));
+                let items = trie.items(child).iter().filter(|i| i.chars >= bounds.0 && i.chars <= bounds.1);
+                row.ids.extend(items.map(|item| item.id));
             }
             for i in from..to {
                 let next = self.buffer[i];
-                if !self.buffer[from..i].contains(&next) {
-                    self.walk(grammar, trie, recognizer, child, next, row);
+                if self.buffer[from..i].contains(&next) {
+                    continue;
+                }
+                if main {
+                    self.walk(ground, recognizer, child, next, row);
+                } else {
+                    self.children(ground, recognizer, trie, child, next, None, bounds, row);
                 }
             }
             self.buffer.truncate(from);
         }
+    }
+
+    fn table(&mut self, ground: Ground<'_>, node: u32, run: &Staying) -> Arc<Table> {
+        let address = Arc::as_ptr(&run.class) as usize;
+        let number = || (Arc::clone(&run.class), ground.lexicon.class(&run.class));
+        let id = self.classes.entry(address).or_insert_with(number).1;
+        let make = || ground.lexicon.table(ground.vocabulary, node, id, &run.class, run.spelling);
+        Arc::clone(self.tables.entry((node, id, run.spelling)).or_insert_with(make))
+    }
+
+    fn walk_run(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        node: u32,
+        thread: Thread,
+        run: &Staying,
+        row: &mut MaskRow,
+    ) {
+        let table = self.table(ground, node, run);
+        if run.max > 0 {
+            match table.base(run.max, ground.lexicon.words) {
+                Some(base) => row.bases.push(base),
+                None => row.ids.extend(table.inside(run.max).iter().map(|i| i.id)),
+            }
+        }
+        let hidden = declared_exits(ground, node, thread);
+        let from = row.ids.len();
+        if run.branching {
+            for item in table.beyond(run.max) {
+                if allows(ground, recognizer, thread, item.id, table.depth()) {
+                    row.ids.push(item.id);
+                }
+            }
+            let whole = table.whole(ground.vocabulary);
+            self.children(ground, recognizer, whole, 0, thread, None, (0, UNBOUNDED), row);
+        } else {
+            let leaving = Recognizer::leaving(ground.grammar, thread);
+            let next = recognizer.next_bytes(ground.grammar, leaving);
+            for (k, (next, leaves)) in next.iter().zip(table.leaving()).enumerate() {
+                let mut bytes = next & leaves;
+                while bytes != 0 {
+                    let byte = (k * 64) as u8 + bytes.trailing_zeros() as u8;
+                    bytes &= bytes - 1;
+                    let exits = table.exits(ground.vocabulary, byte);
+                    self.children(ground, recognizer, &exits, 0, leaving, None, (run.min, run.max), row);
+                }
+            }
+        }
+        if !hidden.is_empty() {
+            let kept = row.ids.split_off(from);
+            row.ids.extend(kept.into_iter().filter(|id| hidden.binary_search(id).is_err()));
+        }
+        let trie = &ground.lexicon.trie;
+        self.children(ground, recognizer, trie, node, thread, Some(table.entering()), (0, UNBOUNDED), row);
+    }
+
+    /// Takes out the tokens by which a name would occur twice. Rows are computed without regard to
+    /// the names that are not declared, so that they are shared; few tokens can hold a whole name.
+    fn without_repeats(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        thread: Thread,
+        row: Arc<MaskRow>,
+    ) -> Arc<MaskRow> {
+        let top = thread.top;
+        let in_name = top.node != DONE
+            && matches!(ground.grammar.nodes[top.node as usize], Node::Object(_))
+            && top.phase() == KEY
+            && top.kind & 0xffff > 0;
+        let (mut names, mut below, mut depth) = (top.names, thread.parent, 0);
+        while names == 0 && below != BOTTOM && depth < 8 {
+            let (frame, next) = recognizer.frame(below);
+            (names, below, depth) = (frame.names, next, depth + 1);
+        }
+        let mut gone: Vec<u32> = Vec::new();
+        for &id in &row.suspects[usize::from(names == 0)] {
+            if !allows(ground, recognizer, thread, id, 0) {
+                gone.push(id);
+            }
+        }
+        if in_name && top.names != 0 && top.partial == BOUNDARY {
+            let trie = self.names_trie(recognizer, top.names);
+            let mut at = 0;
+            for c in recognizer.text(top.text).chars() {
+                at = if at == OFF { OFF } else { trie.child(at, c.into()) };
+            }
+            if at != OFF {
+                gone.extend(closing(&ground.lexicon.trie, 0, &trie, at));
+            }
+        } else if in_name && top.names != 0 {
+            // In the middle of a character: few tokens fit, each is tried.
+            let tried: Vec<u32> = row.ids.clone();
+            gone.extend(tried.into_iter().filter(|&id| !allows(ground, recognizer, thread, id, 0)));
+        }
+        if gone.is_empty() {
+            return row;
+        }
+        gone.sort_unstable();
+        let mut row = (*row).clone();
+        row.ids.retain(|id| gone.binary_search(id).is_err());
+        Arc::new(row)
+    }
+
+    fn names_trie(&mut self, recognizer: &Recognizer, names: u32) -> Arc<WordTrie> {
+        if self.names.len() > 256 {
+            self.names.clear();
+        }
+        let make = || {
+            let words = recognizer.set(names).iter().map(|&text| recognizer.text(text as u32)).collect();
+            Arc::new(WordTrie::new(words))
+        };
+        Arc::clone(self.names.entry(names).or_insert_with(make))
     }
 
     /// Bytes that the rows take.
@@ -172,6 +351,63 @@ impl Rows {
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.memo.clear();
+        self.bytes = 0;
     }
+}
+
+/// True if `thread` allows a token from some byte on.
+fn allows(ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread, id: u32, from: u32) -> bool {
+    let bytes = ground.vocabulary.bytes(id.into()).unwrap_or_default();
+    let (mut now, mut after) = (vec![thread], Vec::new());
+    for &byte in &bytes[from as usize..] {
+        after.clear();
+        for &thread in &now {
+            recognizer.step(ground.grammar, thread, byte, &mut after);
+        }
+        std::mem::swap(&mut now, &mut after);
+    }
+    !now.is_empty()
+}
+
+/// In a free name: tokens that would close it as a declared one.
+fn declared_exits(ground: Ground<'_>, node: u32, thread: Thread) -> Vec<u32> {
+    let top = thread.top;
+    match &ground.grammar.nodes[top.node as usize] {
+        Node::Object(object) if top.position() != OFF_TRIE && !object.keys.words().is_empty() => {
+            closing(&ground.lexicon.trie, node, &object.keys, top.position())
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Tokens below `node` that spell the rest of a word, from `at` on, and its closing quote; sorted.
+fn closing(trie: &TokenTrie, node: u32, words: &WordTrie, at: u32) -> Vec<u32> {
+    let mut out = Vec::new();
+    let mut todo = vec![(node, at, BOUNDARY)];
+    while let Some((node, at, partial)) = todo.pop() {
+        for &(byte, child) in trie.children(node) {
+            match decode(partial, byte, Spelling::Json) {
+                Decoded::Char(c) => {
+                    let next = words.child(at, c);
+                    if next != OFF {
+                        todo.push((child, next, BOUNDARY));
+                    }
+                }
+                Decoded::More(p)
+                    if possible(p, |low, high| {
+                        words.children(at).iter().any(|e| (low..=high).contains(&e.0))
+                    }) =>
+                {
+                    todo.push((child, at, p));
+                }
+                Decoded::Close if words.word(at) != NO_WORD => {
+                    out.extend(trie.items_below(child).iter().map(|i| i.id));
+                }
+                _ => {}
+            }
+        }
+    }
+    out.sort_unstable();
+    out
 }

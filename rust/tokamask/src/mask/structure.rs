@@ -180,8 +180,11 @@ impl Recognizer {
                 let next = if position == OFF_TRIE { OFF } else { object.keys.child(position, c) };
                 let position = if next == OFF { OFF_TRIE } else { next };
                 let text = if self.exact && object.unique_free {
-                    let new = self.texts.len() as u32 + 1;
-                    *self.texts.entry((top.text, c)).or_insert(new)
+                    let links = &mut self.text_links;
+                    *self.texts.entry((top.text, c)).or_insert_with(|| {
+                        links.push((top.text, c));
+                        links.len() as u32
+                    })
                 } else {
                     0
                 };

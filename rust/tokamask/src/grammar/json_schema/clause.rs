@@ -124,7 +124,6 @@ impl<'a> Clause<'a> {
             Atom::Item(index, value) => self.item.push((index, value)),
             Atom::MinItems(n) => self.min_items = self.min_items.max(n),
             Atom::MaxItems(n) => tighten(&mut self.max_items, n),
-            Atom::Unique => self.unique = true,
             Atom::Contains(mut contains) => {
                 contains.owners = owners.to_vec();
                 self.contains.push(contains);

@@ -175,7 +175,6 @@ pub enum Atom<'a> {
     Item(u32, Literal<'a>),
     MinItems(u32),
     MaxItems(u32),
-    Unique,
     Contains(Contains<'a>),
     /// Members that no rule of the owner speaks of.
     UnevaluatedMembers(u32, Literal<'a>),

@@ -258,10 +258,7 @@ impl<'a> Reader<'_, 'a, '_> {
                 self.dependent(value)
             }
             "uniqueItems" if on(Type::Array) && *value == Json::Bool(true) => {
-                if !positive {
-                    return Err(self.unsupported(keyword, "under a negation"));
-                }
-                Formula::Atom(Atom::Unique)
+                return Err(self.unsupported(keyword, "not yet enforced"));
             }
             "contains" if on(Type::Array) => self.contains(value)?,
             _ => return irrelevant,
