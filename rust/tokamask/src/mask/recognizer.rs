@@ -82,6 +82,16 @@ impl Frame {
         self.state >> PHASE
     }
 
+    /// In a name: 0 for declared ones, else 1 + the index of the kind of free names.
+    pub fn kind_of_name(&self) -> u32 {
+        self.kind & 0xffff
+    }
+
+    /// In a name: the object's mode.
+    pub fn mode(&self) -> usize {
+        (self.kind >> 16) as usize
+    }
+
     /// What stands beside the phase: white space so far, or a position in the trie of names.
     pub fn position(&self) -> u32 {
         self.state & POSITION

@@ -298,7 +298,7 @@ impl Rows {
         let in_name = top.node != DONE
             && matches!(ground.grammar.nodes[top.node as usize], Node::Object(_))
             && top.phase() == KEY
-            && top.kind & 0xffff > 0;
+            && top.kind_of_name() > 0;
         let (mut names, mut below, mut depth) = (top.names, thread.parent, 0);
         while names == 0 && below != BOTTOM && depth < 8 {
             let (frame, next) = recognizer.frame(below);

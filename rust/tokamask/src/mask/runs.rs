@@ -56,8 +56,8 @@ impl Recognizer {
                 }
                 Some(Staying { class: run.class, spelling: text.spelling, min: 0, max, branching })
             }
-            Node::Object(object) if top.phase() == KEY && top.kind & 0xffff > 0 => {
-                let free = &object.modes[(top.kind >> 16) as usize].free[(top.kind & 0xffff) as usize - 1];
+            Node::Object(object) if top.phase() == KEY && top.kind_of_name() > 0 => {
+                let free = &object.modes[top.mode()].free[top.kind_of_name() as usize - 1];
                 let (class, branching) = match free.automaton {
                     Some(a) => {
                         let run = self.automata[a as usize].run(top.q, MIN_CLASS)?;
@@ -191,7 +191,7 @@ impl Recognizer {
         let mut set = [0; 4];
         let mut add = |bytes: &[u8]| bytes.iter().for_each(|&b| add_byte(&mut set, b));
         match top.phase() {
-            KEY if top.kind & 0xffff == 0 && top.partial == BOUNDARY => {
+            KEY if top.kind_of_name() == 0 && top.partial == BOUNDARY => {
                 word_bytes(&object.keys, top.position(), Spelling::Json, &mut set);
                 add_byte(&mut set, b'"');
             }

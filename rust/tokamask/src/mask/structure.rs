@@ -124,7 +124,7 @@ impl Recognizer {
 
     fn step_key(&mut self, object: &Object, thread: Thread, byte: u8, out: &mut Vec<Thread>) {
         let Thread { top, parent } = thread;
-        let (mode, kind) = ((top.kind >> 16) as usize, top.kind & 0xffff);
+        let (mode, kind) = (top.mode(), top.kind_of_name());
         let position = top.position();
         let decoded = decode(top.partial, byte, Spelling::Json);
         if kind == 0 {
@@ -167,7 +167,13 @@ impl Recognizer {
             }
             return;
         }
-        let free = &object.modes[mode].free[kind as usize - 1];
+        self.step_free_key(object, thread, decoded, out);
+    }
+
+    fn step_free_key(&mut self, object: &Object, thread: Thread, decoded: Decoded, out: &mut Vec<Thread>) {
+        let Thread { top, parent } = thread;
+        let (mode, position) = (top.mode(), top.position());
+        let free = &object.modes[mode].free[top.kind_of_name() as usize - 1];
         match decoded {
             Decoded::Char(c) => {
                 let q = match free.automaton {

@@ -51,7 +51,7 @@ impl Lexicon {
             .collect();
         words.sort_unstable_by(|a, b| a.0.cmp(b.0));
         let with_quotes = |least: usize| {
-            let quotes = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'"').count();
+            let quotes = |bytes: &[u8]| memchr::memchr_iter(b'"', bytes).count();
             words.iter().filter(|w| quotes(w.0) >= least).map(|w| w.1.id).collect()
         };
         let quoted = [with_quotes(2), with_quotes(4)];

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::error::{Error, GrammarError, LimitError, UnsupportedKeywordError};
+use crate::error::{Error, GrammarError, LimitError};
 use crate::grammar::automaton::Automaton;
 use crate::grammar::chars::{CharSet, Spelling};
 use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::clause::{clauses, Clause};
 use crate::grammar::json_schema::document::Documents;
 use crate::grammar::json_schema::formula::{Literal, LiteralKey, Type};
-use crate::grammar::json_schema::{Format, Options};
+use crate::grammar::json_schema::{formats, Format, Options};
 use crate::grammar::regex::{self, Dialect, Regex};
 use crate::grammar::words::WordTrie;
 use crate::grammar::{number, Grammar, Node, NodeId, Run, Text, NO_NODE, UNBOUNDED};
@@ -43,6 +43,7 @@ pub struct Lowering<'a, 'o> {
     automaton_ids: FxHashMap<Vec<(Regex, bool)>, u32>,
     pub(super) patterns: Vec<Pattern>,
     pattern_ids: FxHashMap<String, u32>,
+    format_ids: FxHashMap<String, u32>,
     scopes: Vec<Vec<u32>>,
     owners: u32,
     numbers: [Option<NodeId>; 2],
@@ -65,6 +66,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             automaton_ids: FxHashMap::default(),
             patterns: Vec::new(),
             pattern_ids: FxHashMap::default(),
+            format_ids: FxHashMap::default(),
             scopes: vec![vec![0]],
             owners: 0,
             numbers: [None; 2],
@@ -149,16 +151,25 @@ impl<'a, 'o> Lowering<'a, 'o> {
     }
 
     /// The pattern of a format; None for annotations.
-    pub fn format(&mut self, name: &str, schema: &Json) -> Result<Option<u32>, Error> {
+    pub fn format(&mut self, name: &str) -> Option<u32> {
         if self.options.format == Format::Annotate {
-            return Ok(None);
+            return None;
         }
-        Err(UnsupportedKeywordError {
-            json_pointer: self.documents.pointer(schema),
-            keyword: "format".into(),
-            reason: Some(format!("{name:?} is not known")),
+        let key = format!("format {name}");
+        if let Some(&id) = self.format_ids.get(&key) {
+            return Some(id);
         }
-        .into())
+        let Some(regex) = formats::format(name) else {
+            let warning = format!("format {name:?} is not known and was read as an annotation");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+            return None;
+        };
+        let id = self.patterns.len() as u32;
+        self.patterns.push(Arc::new(vec![(regex, true)]));
+        self.format_ids.insert(key, id);
+        Some(id)
     }
 
     pub(super) fn push(&mut self, node: Node) -> NodeId {

@@ -9,6 +9,7 @@
 
 mod clause;
 mod document;
+mod formats;
 mod formula;
 mod lower;
 mod members;

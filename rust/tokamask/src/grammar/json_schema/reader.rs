@@ -217,10 +217,12 @@ impl<'a> Reader<'_, 'a, '_> {
                 let id = self.lowering.pattern(text, self.schema, keyword)?;
                 Formula::Atom(Atom::Pattern(id, positive))
             }
-            "format" if on(Type::String) => match value.text() {
-                Some(name) => return self.format(name),
-                None => return Err(self.error("a format is a string", keyword)),
-            },
+            "format" if on(Type::String) => {
+                let name = value.text().ok_or_else(|| self.error("a format is a string", keyword))?;
+                // An annotation says nothing, and so cannot fail either.
+                let Some(id) = self.lowering.format(name) else { return Ok(None) };
+                Formula::Atom(Atom::Pattern(id, positive))
+            }
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if on(Type::Number) => {
                 return self.bound(keyword, value)
             }
@@ -455,14 +457,6 @@ impl<'a> Reader<'_, 'a, '_> {
             (true, false) => Formula::Atom(atoms[1](count - 1)),
             (false, false) => Formula::Atom(atoms[0](count.saturating_add(1))),
         })
-    }
-
-    fn format(&mut self, name: &'a str) -> Result<Option<Formula<'a>>, Error> {
-        match self.lowering.format(name, self.schema)? {
-            Some(id) => Ok(Some(Formula::Atom(Atom::Pattern(id, self.positive())))),
-            // An annotation: with a negative sign it contributes no way to fail.
-            None => Ok(None),
-        }
     }
 
     fn bound(&mut self, keyword: &str, value: &'a Json) -> Result<Option<Formula<'a>>, Error> {
