@@ -168,6 +168,56 @@ def tree_decode(
     lse: _Array,
 ) -> None: ...
 def merge_states(v: _Array, lse: _Array, out: _Array, lse_out: _Array) -> None: ...
+def lightning(q: _Array, k: _Array, v: _Array, decay: _Array, state: _Array, out: _Array) -> None: ...
+def token_select(
+    q: _Array,
+    k_cache: _Array,
+    page_table: _Array,
+    seq_lens: _Array,
+    counts: tuple[int, int, int],
+    scale: float,
+    out: _Array,
+) -> None: ...
+def fasa_scores(
+    q: _Array,
+    k_cache: _Array,
+    page_table: _Array,
+    dominant: _Array,
+    seq_lens: _Array,
+    interleaved: bool,
+    out: _Array,
+) -> None: ...
+def quest_bounds(
+    k_cache: _Array, page_table: _Array, seq_lens: _Array, low: _Array, high: _Array
+) -> None: ...
+def quest_scores(
+    q: _Array,
+    low: _Array,
+    high: _Array,
+    page_table: _Array,
+    seq_lens: _Array,
+    page_size: int,
+    out: _Array,
+) -> None: ...
+def indexer_scores(q: _Array, k: _Array, w: _Array, positions: _Array, out: _Array) -> None: ...
+def hisa_select(
+    q: _Array, k: _Array, w: _Array, positions: _Array, counts: tuple[int, int, int], out: _Array
+) -> None: ...
+def attention_column_sums(q: _Array, k: _Array, scale: float, out: _Array) -> None: ...
+def greedy_select(x: _Array, importance: _Array | None, lam: float, sum: bool, out: _Array) -> None: ...
+def merge_rows(
+    x: _Array, metric: _Array, size: _Array, r: int, margin: float | None, protect: int
+) -> tuple[_Array, _Array, _Array]: ...
+def unmask(
+    logits: _Array,
+    masked: _Array,
+    bitmask: _Array | None,
+    threshold: float | None,
+    count: int | None,
+    tokens: _Array,
+    confidence: _Array,
+    accepted: _Array,
+) -> None: ...
 def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: ...
 
 # Training

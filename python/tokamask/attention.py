@@ -258,3 +258,44 @@ def merge_states(v: Any, lse: Any, *, out: Any = None, lse_out: Any = None) -> t
     lse_out = output("lse_out", lse_out, v, rows, "float32")
     _core.merge_states(as_numpy(v), as_numpy(lse), as_numpy(out), as_numpy(lse_out))
     return out, lse_out
+
+
+def lightning(q: Any, k: Any, v: Any, decay: Any, *, state: Any = None, out: Any = None) -> tuple[Any, Any]:
+    """Linear attention with decay: ``o_t = q_t S_t``, ``S_t = exp(-decay) * S_(t-1) + k_t v_t``, per head.
+
+    Prefill and decode are the same call; pass the state on. The recurrence of Lightning Attention-2 (arXiv 2401.04658), from its
+    published form and not compared with the authors' code; scale ``q`` beforehand if the model does.
+
+    Parameters
+    ----------
+    q, k : float32, float16 or bfloat16 [batch, heads, tokens, dk]
+    v : [batch, heads, tokens, dv]
+    decay : float32 [heads]
+        Slopes, 0 or more; 0 keeps everything.
+    state : float32 [batch, heads, dk, dv], optional
+        Zeros unless given; updated in place.
+    out : [batch, heads, tokens, dv], optional
+        Where to put the output, C-contiguous.
+
+    Returns
+    -------
+    o : [batch, heads, tokens, dv], type of ``q``
+    state : float32 [batch, heads, dk, dv]
+        After the last token.
+
+    """
+    if is_cuda(q):
+        return cuda_function("attention", "lightning", q)(q, k, v, decay, state=state, out=out)  # type: ignore[no-any-return]
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "batch", "heads", "tokens", "dk")
+    shapes.check("k", k, (dtype_name(q),), "batch", "heads", "tokens", "dk")
+    shapes.check("v", v, (dtype_name(q),), "batch", "heads", "tokens", "dv")
+    shapes.check("decay", decay, ("float32",), "heads")
+    sizes = shapes["batch"], shapes["heads"], shapes["dk"], shapes["dv"]
+    if state is None:
+        state = output("state", None, q, sizes, "float32")
+        state[...] = 0
+    state = output("state", state, q, sizes, "float32")
+    out = output("out", out, q, tuple(v.shape), dtype_name(q))
+    _core.lightning(*map(as_numpy, (q, k, v, decay, state, out)))
+    return out, state

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import numpy as np
 
 from tokamask import _core
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output
+from tokamask.reduction import Merged, greedy_select, pitome_merge, tome_merge
+from tokamask.reference import fasa
+from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, dtype_name, library, output, refuse
+
+__all__ = [
+    "Merged",
+    "SelectionCache",
+    "attention_column_sums",
+    "fasa_calibrate",
+    "fasa_scores",
+    "greedy_select",
+    "hisa_select",
+    "indexer_scores",
+    "page_tokens",
+    "pitome_merge",
+    "quest_bounds",
+    "quest_scores",
+    "token_select",
+    "tome_merge",
+    "top_k",
+    "unmask",
+]
 
 
 def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
@@ -50,3 +74,450 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
     selected = output("out", out, scores, (shapes["rows"], k), "int32")
     _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), as_numpy(selected))
     return selected
+
+
+def _check_keys(shapes: Shapes, q: Any, k_cache: Any, page_table: Any, seq_lens: Any) -> None:
+    """Decode queries beside paged keys."""
+    shapes.check("q", q, FLOATS, "batch", "num_q_heads", "head_dim")
+    shapes.check("k_cache", k_cache, (dtype_name(q),), "pages", "page_size", "num_kv_heads", "head_dim")
+    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
+    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
+
+
+def _natural(name: str, value: int, least: int = 0) -> int:
+    if value < least:
+        raise ShapeError(
+            f"{name}: expected {least} or more, got {value}",
+            name=name,
+            expected=f"{least} or more",
+            got=str(value),
+        )
+    return value
+
+
+def token_select(
+    q: Any,
+    k_cache: Any,
+    page_table: Any,
+    *,
+    seq_lens: Any,
+    k: int,
+    n_init: int = 128,
+    n_local: int = 512,
+    scale: float | None = None,
+    out: Any = None,
+) -> Any:
+    """TokenSelect: the first tokens, the last tokens, and those between that get most votes of all heads.
+
+    The vote of a head is its softmax over the tokens between; votes of all heads are summed, so one list serves every head.
+    Source: arXiv 2411.02886, read with the authors' code. Here query head ``h`` scores KV head ``h // group``, and scores are
+    scaled (their code: ``scale=1``), which changes how sharp the votes are.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [batch, num_q_heads, head_dim]
+        For a chunk of queries: their mean.
+    k_cache : [pages, page_size, num_kv_heads, head_dim], type of ``q``
+    page_table, seq_lens : int32 [batch, max_pages], int32 [batch]
+    k, n_init, n_local : int
+        Tokens by vote, at the beginning, at the end.
+    scale : float, optional
+        1 / sqrt(head_dim) unless given.
+    out : int32 [batch, 1, n_init + k + n_local], optional
+
+    Returns
+    -------
+    int32 [batch, 1, n_init + k + n_local]
+        Ascending, -1 padded, as :func:`tokamask.attention.sparse_decode` takes it. Shorter sequences are kept whole.
+
+    """
+    counts = _natural("n_init", n_init), _natural("k", k), _natural("n_local", n_local)
+    if is_cuda(q):
+        run = cuda_function("selection", "token_select", q)
+        options = {"k": k, "n_init": n_init, "n_local": n_local, "scale": scale, "out": out}
+        return run(q, k_cache, page_table, seq_lens=seq_lens, **options)
+    shapes = Shapes()
+    _check_keys(shapes, q, k_cache, page_table, seq_lens)
+    out = output("out", out, q, (shapes["batch"], 1, sum(counts)), "int32")
+    factor = float(shapes["head_dim"] ** -0.5 if scale is None else scale)
+    arrays = as_numpy(q), as_numpy(k_cache), as_numpy(page_table), as_numpy(seq_lens)
+    _core.token_select(*arrays, counts, factor, as_numpy(out))
+    return out
+
+
+class SelectionCache:
+    """TokenSelect's cache: a selection is used again while the query points nearly the same way.
+
+    Parameters
+    ----------
+    threshold : float
+        Least cosine between the query that made the selection and the present one, over all heads together.
+
+    Examples
+    --------
+    >>> import numpy as np, tokamask as tm
+    >>> cache = tm.selection.SelectionCache()
+    >>> q = np.ones((1, 2, 4), np.float32)
+    >>> cache.get(0, q) is None
+    True
+    >>> cache.put(0, q, np.zeros((1, 1, 3), np.int32))
+    >>> cache.get(0, q * 2).shape
+    (1, 1, 3)
+
+    """
+
+    def __init__(self, threshold: float = 0.9) -> None:
+        self.threshold = threshold
+        self._entries: dict[int, tuple[Any, Any]] = {}
+
+    def get(self, layer: int, q: Any) -> Any:
+        """The selection of a layer, or None if there is none for queries like ``q`` [batch, num_q_heads, head_dim]."""
+        if layer not in self._entries:
+            return None
+        old, selected = self._entries[layer]
+        if tuple(old.shape) != (len(q), q.shape[1] * q.shape[2]):
+            return None
+        new = q.reshape(len(q), -1)
+        lengths = ((old * old).sum(-1) * (new * new).sum(-1)) ** 0.5
+        return selected if bool(((old * new).sum(-1) >= self.threshold * lengths).all()) else None
+
+    def put(self, layer: int, q: Any, selected: Any) -> None:
+        """Remembers the selection that ``q`` made; the one before is forgotten."""
+        self._entries[layer] = (q.reshape(len(q), -1) + 0, selected)
+
+
+def quest_bounds(k_cache: Any, page_table: Any, *, seq_lens: Any) -> tuple[Any, Any]:
+    """Least and greatest key of every page, channel by channel, over the rows that hold tokens.
+
+    After Quest (ICML 2024); written from the formula, not compared with the authors' code.
+
+    Parameters
+    ----------
+    k_cache : float32, float16 or bfloat16 [pages, page_size, num_kv_heads, head_dim]
+    page_table, seq_lens : int32 [batch, max_pages], int32 [batch]
+
+    Returns
+    -------
+    low, high : float32 [pages, num_kv_heads, head_dim]
+        0 for pages that hold no token.
+
+    """
+    if is_cuda(k_cache):
+        run = cuda_function("selection", "quest_bounds", k_cache)
+        return run(k_cache, page_table, seq_lens=seq_lens)  # type: ignore[no-any-return]
+    shapes = Shapes()
+    shapes.check("k_cache", k_cache, FLOATS, "pages", "page_size", "num_kv_heads", "head_dim")
+    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
+    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
+    sizes = shapes["pages"], shapes["num_kv_heads"], shapes["head_dim"]
+    low, high = (output(name, None, k_cache, sizes, "float32") for name in ("low", "high"))
+    _core.quest_bounds(*map(as_numpy, (k_cache, page_table, seq_lens, low, high)))
+    return low, high
+
+
+def quest_scores(
+    q: Any, low: Any, high: Any, page_table: Any, *, seq_lens: Any, page_size: int, out: Any = None
+) -> Any:
+    """What the queries of a group can score at most in each page: an upper bound of every ``q . k`` there, unscaled.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [batch, num_q_heads, head_dim]
+    low, high : float32 [pages, num_kv_heads, head_dim]
+        Of :func:`quest_bounds`.
+    page_table, seq_lens : int32 [batch, max_pages], int32 [batch]
+    page_size : int
+    out : float32 [batch, num_kv_heads, max_pages], optional
+
+    Returns
+    -------
+    float32 [batch, num_kv_heads, max_pages]
+        +inf for the newest page (it is always kept), -inf past the end. Feed it to :func:`top_k`, then :func:`page_tokens`.
+
+    """
+    if is_cuda(q):
+        run = cuda_function("selection", "quest_scores", q)
+        return run(q, low, high, page_table, seq_lens=seq_lens, page_size=page_size, out=out)
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "batch", "num_q_heads", "head_dim")
+    for name, bound in (("low", low), ("high", high)):
+        shapes.check(name, bound, ("float32",), "pages", "num_kv_heads", "head_dim")
+    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
+    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
+    sizes = shapes["batch"], shapes["num_kv_heads"], shapes["max_pages"]
+    out = output("out", out, q, sizes, "float32")
+    arrays = as_numpy(q), as_numpy(low), as_numpy(high), as_numpy(page_table), as_numpy(seq_lens)
+    _core.quest_scores(*arrays, _natural("page_size", page_size, 1), as_numpy(out))
+    return out
+
+
+def page_tokens(selected_pages: Any, page_size: int, *, seq_lens: Any) -> Any:
+    """The tokens of selected pages.
+
+    Parameters
+    ----------
+    selected_pages : int32 [batch, heads, p]
+        Positions in the page table, -1 for none.
+    page_size : int
+    seq_lens : int32 [batch]
+
+    Returns
+    -------
+    int32 [batch, heads, p * page_size]
+        -1 where there is no token.
+
+    """
+    if is_cuda(selected_pages):
+        run = cuda_function("selection", "page_tokens", selected_pages)
+        return run(selected_pages, page_size, seq_lens=seq_lens)
+    shapes = Shapes()
+    shapes.check("selected_pages", selected_pages, ("int32",), "batch", "heads", "p")
+    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
+    pages = as_numpy(selected_pages)[..., None]
+    tokens = pages * np.int32(page_size) + np.arange(page_size, dtype=np.int32)
+    tokens[(pages < 0) | (tokens >= as_numpy(seq_lens)[:, None, None, None])] = -1
+    flat = tokens.reshape(shapes["batch"], shapes["heads"], -1)
+    return sys.modules["torch"].from_numpy(flat) if library(selected_pages) == "torch" else flat
+
+
+def fasa_calibrate(q: Any, k: Any, n_chunks: int, *, top: int, interleaved: bool = False) -> Any:
+    """The RoPE frequency chunks whose scores alone agree best with the full scores, once per layer, offline.
+
+    Based on the abstract of FASA (arXiv 2602.03152); the equations are our reading of it. Runs in numpy: seconds for a few hundred
+    samples. Not for models without RoPE.
+
+    Parameters
+    ----------
+    q : [samples, num_q_heads, head_dim]
+        Queries after RoPE.
+    k : [tokens, num_kv_heads, head_dim]
+        Keys after RoPE, all seen by every sample.
+    n_chunks : int
+        Chunks kept per KV head.
+    top : int
+        Tokens about which the scores should agree.
+    interleaved : bool
+        Chunk ``i`` is channels ``(2 i, 2 i + 1)`` (GPT-J) instead of ``(i, i + head_dim / 2)`` (NeoX).
+
+    Returns
+    -------
+    int32 [num_kv_heads, n_chunks]
+        Ascending.
+
+    """
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "samples", "num_q_heads", "head_dim")
+    shapes.check("k", k, FLOATS, "tokens", "num_kv_heads", "head_dim")
+    chosen = fasa.fasa_calibrate(as_numpy(q), as_numpy(k), n_chunks, top, interleaved)
+    return sys.modules["torch"].from_numpy(chosen) if library(q) == "torch" else chosen
+
+
+def fasa_scores(
+    q: Any,
+    k_cache: Any,
+    page_table: Any,
+    dominant: Any,
+    *,
+    seq_lens: Any,
+    interleaved: bool = False,
+    out: Any = None,
+) -> Any:
+    """Scores of every cached token from a few frequency chunks: softmax per query head, summed over the group.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [batch, num_q_heads, head_dim]
+        After RoPE.
+    k_cache, page_table, seq_lens
+        As in :func:`token_select`; keys after RoPE.
+    dominant : int32 [num_kv_heads, n_chunks]
+        Of :func:`fasa_calibrate`.
+    interleaved : bool
+        As there.
+    out : float32 [batch, num_kv_heads, max_pages * page_size], optional
+
+    Returns
+    -------
+    float32 [batch, num_kv_heads, max_pages * page_size]
+        -inf past the end. Feed it to :func:`top_k`.
+
+    """
+    if is_cuda(q):
+        run = cuda_function("selection", "fasa_scores", q)
+        return run(q, k_cache, page_table, dominant, seq_lens=seq_lens, interleaved=interleaved, out=out)
+    shapes = Shapes()
+    _check_keys(shapes, q, k_cache, page_table, seq_lens)
+    shapes.check("dominant", dominant, ("int32",), "num_kv_heads", "n_chunks")
+    sizes = shapes["batch"], shapes["num_kv_heads"], shapes["max_pages"] * shapes["page_size"]
+    out = output("out", out, q, sizes, "float32")
+    paged = as_numpy(k_cache), as_numpy(page_table)
+    arrays = as_numpy(q), *paged, as_numpy(dominant), as_numpy(seq_lens)
+    _core.fasa_scores(*arrays, interleaved, as_numpy(out))
+    return out
+
+
+def _check_indexer(shapes: Shapes, q: Any, k: Any, w: Any, positions: Any) -> None:
+    shapes.check("q", q, FLOATS, "queries", "heads", "d")
+    shapes.check("k", k, (dtype_name(q),), "tokens", "d")
+    shapes.check("w", w, ("float32",), "queries", "heads")
+    shapes.check("positions", positions, ("int32",), "queries")
+
+
+def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, out: Any = None) -> Any:
+    """The lightning indexer of DeepSeek Sparse Attention: ``sum over heads of w * relu(q . k)``, one shared key head.
+
+    After the formula published with DeepSeek-V3.2, from memory.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [queries, heads, d]
+    k : [tokens, d], type of ``q``
+    w : float32 [queries, heads]
+        Any sign; carries whatever scale the model applies.
+    positions : int32 [queries]
+        Query ``t`` sees keys ``0 .. positions[t]``.
+    out : float32 [queries, tokens], optional
+
+    Returns
+    -------
+    float32 [queries, tokens]
+        -inf after the position.
+
+    """
+    if is_cuda(q):
+        return cuda_function("selection", "indexer_scores", q)(q, k, w, positions=positions, out=out)
+    shapes = Shapes()
+    _check_indexer(shapes, q, k, w, positions)
+    out = output("out", out, q, (shapes["queries"], shapes["tokens"]), "float32")
+    _core.indexer_scores(*map(as_numpy, (q, k, w, positions, out)))
+    return out
+
+
+def hisa_select(
+    q: Any,
+    k: Any,
+    w: Any,
+    n_tokens: int,
+    *,
+    positions: Any,
+    n_blocks: int,
+    block: int = 128,
+    out: Any = None,
+) -> Any:
+    """HISA: the indexer on the mean keys of blocks, then on the tokens of the best blocks only.
+
+    Work per query falls from ``tokens`` to ``tokens / block + n_blocks * block`` keys. After the abstract of arXiv 2603.28458; the
+    block rule is our reading.
+
+    Parameters
+    ----------
+    q, k, w, positions
+        As in :func:`indexer_scores`.
+    n_tokens : int
+        Keys to select.
+    n_blocks : int
+        Blocks to look into, 2 or more: the first one and the one of the query's position are always among them.
+    block : int
+        Keys of a block.
+    out : int32 [queries, n_tokens], optional
+
+    Returns
+    -------
+    int32 [queries, n_tokens]
+        Ascending, -1 padded.
+
+    """
+    if is_cuda(q):
+        run = cuda_function("selection", "hisa_select", q)
+        return run(q, k, w, n_tokens, positions=positions, n_blocks=n_blocks, block=block, out=out)
+    shapes = Shapes()
+    _check_indexer(shapes, q, k, w, positions)
+    counts = _natural("n_tokens", n_tokens), _natural("n_blocks", n_blocks, 2), _natural("block", block, 1)
+    out = output("out", out, q, (shapes["queries"], n_tokens), "int32")
+    _core.hisa_select(as_numpy(q), as_numpy(k), as_numpy(w), as_numpy(positions), counts, as_numpy(out))
+    return out
+
+
+def attention_column_sums(q: Any, k: Any, *, scale: float | None = None, out: Any = None) -> Any:
+    """How much causal attention each key receives from the last queries: what H2O, SnapKV and others rank tokens by.
+
+    Holds a few rows of the attention matrix at a time, never the whole.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [queries, num_q_heads, head_dim]
+        The last ``queries`` positions of ``k``.
+    k : [tokens, num_kv_heads, head_dim], type of ``q``
+    scale : float, optional
+        1 / sqrt(head_dim) unless given.
+    out : float32 [num_q_heads, tokens], optional
+
+    Returns
+    -------
+    float32 [num_q_heads, tokens]
+        Rows sum to ``queries``.
+
+    """
+    if is_cuda(q):
+        return cuda_function("selection", "attention_column_sums", q)(q, k, scale=scale, out=out)
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "queries", "num_q_heads", "head_dim")
+    shapes.check("k", k, (dtype_name(q),), "tokens", "num_kv_heads", "head_dim")
+    if shapes["queries"] > shapes["tokens"]:
+        raise refuse("q", f"at most tokens={shapes['tokens']} queries", q)
+    out = output("out", out, q, (shapes["num_q_heads"], shapes["tokens"]), "float32")
+    factor = float(shapes["head_dim"] ** -0.5 if scale is None else scale)
+    _core.attention_column_sums(as_numpy(q), as_numpy(k), factor, as_numpy(out))
+    return out
+
+
+def unmask(
+    logits: Any,
+    masked: Any,
+    *,
+    bitmask: Any = None,
+    threshold: float | None = None,
+    count: int | None = None,
+) -> tuple[Any, Any, Any]:
+    """One step of parallel unmasking for diffusion language models: which masked positions are decided now, and as what.
+
+    Accepted are the masked positions whose best token has at least the probability ``threshold`` (always the best position), at
+    most ``count`` of them, best first, ties by lowest position. With neither, all are.
+
+    Parameters
+    ----------
+    logits : float32, float16 or bfloat16 [positions, vocab_size]
+        NaN counts as -inf.
+    masked : bool [positions]
+        Positions still undecided; restrict it to the current block.
+    bitmask : int32 [positions, ceil(vocab_size / 32)], optional
+        Only allowed tokens count, in the softmax as well.
+    threshold : float, optional
+    count : int, optional
+
+    Returns
+    -------
+    tokens : int32 [positions]
+        The best token; -1 where the position is not masked or nothing is allowed.
+    confidence : float32 [positions]
+        Its probability, 0 where there is no token.
+    accepted : bool [positions]
+
+    """
+    if is_cuda(logits):
+        run = cuda_function("selection", "unmask", logits)
+        return run(logits, masked, bitmask=bitmask, threshold=threshold, count=count)  # type: ignore[no-any-return]
+    shapes = Shapes()
+    shapes.check("logits", logits, FLOATS, "positions", "vocab_size")
+    shapes.check("masked", masked, ("bool",), "positions")
+    if bitmask is not None:
+        shapes.check("bitmask", bitmask, ("int32",), "positions", -(-shapes["vocab_size"] // 32))
+    size = (shapes["positions"],)
+    results = tuple(
+        output(name, None, logits, size, dtype)
+        for name, dtype in (("tokens", "int32"), ("confidence", "float32"), ("accepted", "bool"))
+    )
+    mask = None if bitmask is None else as_numpy(bitmask)
+    limit = None if count is None else _natural("count", count)
+    _core.unmask(as_numpy(logits), as_numpy(masked), mask, threshold, limit, *map(as_numpy, results))
+    return results[0], results[1], results[2]

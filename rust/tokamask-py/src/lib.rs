@@ -27,7 +27,11 @@ mod _core {
     #[pymodule_export]
     use crate::grammar::{read_json_schema, read_regex, GrammarSource};
     #[pymodule_export]
-    use crate::kernels::{apply_bitmask, decode, merge_states, sample, top_k, tree_decode};
+    use crate::kernels::{
+        apply_bitmask, attention_column_sums, decode, fasa_scores, greedy_select, hisa_select,
+        indexer_scores, lightning, merge_rows, merge_states, quest_bounds, quest_scores, sample,
+        token_select, top_k, tree_decode, unmask,
+    };
     #[pymodule_export]
     use crate::matcher::{compile_grammar, fill_bitmasks, CompiledGrammar, Matcher};
     #[pymodule_export]

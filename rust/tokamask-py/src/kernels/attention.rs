@@ -1,6 +1,7 @@
 //! Attention over a paged KV cache.
 
 use pyo3::prelude::*;
+use tokamask::kernels;
 use tokamask::kernels::array::{Floats, FloatsMut, View};
 use tokamask::kernels::attention::{self, Cache, Options, PageTable, Tree};
 
@@ -8,7 +9,7 @@ use crate::arrays::{contiguous, contiguous_mut, dimensions, floats, floats_mut, 
 use crate::errors::Result;
 
 /// A view of `N` dimensions over typed data.
-fn view<'a, T, const N: usize>(
+pub(super) fn view<'a, T, const N: usize>(
     name: &str,
     data: &'a [T],
     array: &FloatArray,
@@ -19,7 +20,7 @@ fn view<'a, T, const N: usize>(
 }
 
 /// A C-contiguous view.
-fn dense<'a, T: numpy::Element, const N: usize>(
+pub(super) fn dense<'a, T: numpy::Element, const N: usize>(
     name: &str,
     value: &'a Bound<'_, PyAny>,
 ) -> Result<View<'a, T, N>> {
@@ -133,5 +134,29 @@ pub fn merge_states(
     same_type!(array.data, array.data, array.data, outputs.0.data, error, |a, _b, _c, o| {
         let v = view::<_, 4>("v", a, &array, v)?;
         Ok(py.detach(|| attention::merge_states(v, lse, o, outputs.1))?)
+    })
+}
+
+/// Linear attention with decay into `out`; `state` is read and replaced.
+#[pyfunction]
+pub fn lightning(
+    py: Python<'_>,
+    q: &Bound<'_, PyAny>,
+    k: &Bound<'_, PyAny>,
+    v: &Bound<'_, PyAny>,
+    decay: &Bound<'_, PyAny>,
+    state: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+) -> Result<()> {
+    let arrays = (floats("q", q)?, floats("k", k)?, floats("v", v)?);
+    let (decay, _) = contiguous::<f32>("decay", decay)?;
+    let (state, _) = contiguous_mut::<f32>("state", state)?;
+    let output = floats_mut("out", out)?;
+    let error = shape_error("k", "the type of q, as v and out", k).into();
+    same_type!(arrays.0.data, arrays.1.data, arrays.2.data, output.data, error, |a, b, c, o| {
+        let q = view::<_, 4>("q", a, &arrays.0, q)?;
+        let k = view::<_, 4>("k", b, &arrays.1, k)?;
+        let v = view::<_, 4>("v", c, &arrays.2, v)?;
+        Ok(py.detach(|| kernels::lightning::lightning(q, k, v, decay, state, o))?)
     })
 }

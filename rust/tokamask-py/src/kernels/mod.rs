@@ -2,9 +2,14 @@
 //! allocate outputs. Sizes are checked again here where memory safety needs it.
 
 mod attention;
+mod scores;
 
-pub use attention::{decode, merge_states, tree_decode};
+pub use attention::{decode, lightning, merge_states, tree_decode};
 use pyo3::prelude::*;
+pub use scores::{
+    attention_column_sums, fasa_scores, greedy_select, hisa_select, indexer_scores, merge_rows, quest_bounds,
+    quest_scores, token_select, unmask,
+};
 use tokamask::kernels::bitmask::{self, MaskRows};
 use tokamask::kernels::sampling::{self, Law};
 use tokamask::kernels::selection;
@@ -13,7 +18,7 @@ use crate::arrays::{contiguous, contiguous_mut, dimensions, floats, floats_mut, 
 use crate::errors::Result;
 
 /// Mask words and the optional choice of rows.
-fn masks<'a>(
+pub(super) fn masks<'a>(
     bitmask: &'a Bound<'_, PyAny>,
     rows: Option<&'a Bound<'_, PyAny>>,
     [batch, vocab_size]: [usize; 2],

@@ -33,6 +33,8 @@ impl<'a> Floats<'a> {
 }
 
 /// Runs the expression with `$data` bound to the typed slice.
+#[macro_export]
+#[doc(hidden)]
 macro_rules! each_float {
     ($floats:expr, $data:ident => $body:expr) => {
         match $floats {
@@ -42,7 +44,7 @@ macro_rules! each_float {
         }
     };
 }
-pub(crate) use each_float;
+pub use each_float;
 
 /// `N`-dimensional array: element (i, j, ..) is `data[i * strides[0] + j * strides[1] + ..]`; the last stride is 1.
 #[derive(Clone, Copy)]

@@ -95,6 +95,44 @@ fn sample_row<T: Float>(logits: &[T], mask: Option<&[i32]>, law: &Law, scratch: 
     token.map_or(NOTHING, |token| (token as i32, logprob))
 }
 
+/// The best allowed token and its probability, as `2^40 / total mass` at temperature 1.
+pub(crate) fn best_token<T: Float>(
+    logits: &[T],
+    mask: Option<&[i32]>,
+    buffers: &mut Confidence,
+) -> Option<(usize, f32)> {
+    let Confidence { row: buffer, maxima: peaks, sums } = buffers;
+    let row = match mask {
+        Some(mask) => {
+            compact(logits, mask, buffer);
+            buffer
+        }
+        None => widened(logits, buffer),
+    };
+    let blocks = Blocks::new(row);
+    maxima(&blocks, peaks);
+    let best = peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if best == f32::NEG_INFINITY {
+        return None;
+    }
+    let position = greedy(&blocks, peaks, best)?;
+    let weigh = Weigh { best, scale: LOG2_E, least: 0 };
+    let total = kept_sums(&blocks, peaks, &weigh, Cut::NONE, sums);
+    let token = match mask {
+        Some(mask) => nth_allowed(mask, logits.len(), position)?,
+        None => position,
+    };
+    Some((token, ((1u64 << MASS_BITS) as f64 / total as f64) as f32))
+}
+
+/// Buffers of [`best_token`].
+#[derive(Default)]
+pub(crate) struct Confidence {
+    row: Vec<f32>,
+    maxima: Vec<f32>,
+    sums: Vec<u64>,
+}
+
 /// The position drawn and its logprob, if any position is live.
 fn draw(row: &[f32], law: &Law, vocab_size: usize, scratch: &mut Scratch) -> Option<(usize, f32)> {
     let blocks = Blocks::new(row);

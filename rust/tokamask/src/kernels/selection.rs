@@ -115,7 +115,8 @@ pub fn top_k(
     })
 }
 
-fn top_k_row<T: Float>(scores: &[T], k: usize, scratch: &mut Scratch, out: &mut [i32]) {
+/// One row of [`top_k`].
+pub(crate) fn top_k_row<T: Float>(scores: &[T], k: usize, scratch: &mut Scratch, out: &mut [i32]) {
     let mut buffer = std::mem::take(&mut scratch.widened);
     let blocks = Blocks::new(widened(scores, &mut buffer));
     maxima(&blocks, &mut scratch.maxima);

@@ -7,7 +7,7 @@
 
 mod decode;
 mod merge;
-mod tile;
+pub(crate) mod tile;
 mod tree;
 
 pub use decode::{decode, sparse_decode, Selected};
@@ -45,7 +45,7 @@ pub struct Options<'a> {
     pub sinks: Option<&'a [f32]>,
 }
 
-fn mismatch(name: &str, expected: String, got: String) -> ShapeError {
+pub(crate) fn mismatch(name: &str, expected: String, got: String) -> ShapeError {
     ShapeError { name: name.to_owned(), expected, got }
 }
 
@@ -73,9 +73,20 @@ impl<T: Float> Cache<'_, T> {
     }
 }
 
+/// Offset of the keys of a token, KV head 0. None for a page that is not there.
+pub(crate) fn key_offset<T>(keys: &View<T, 4>, page: i32, slot: usize) -> Option<usize> {
+    let page = usize::try_from(page).ok().filter(|page| *page < keys.shape[0])?;
+    Some(page * keys.strides[0] + slot * keys.strides[1])
+}
+
 impl PageTable<'_> {
     /// Tokens of each sequence, after checking that the table reaches them and that their pages exist.
-    fn lengths(&self, batch: usize, page_size: usize, pages: usize) -> Result<Vec<usize>, ShapeError> {
+    pub(crate) fn lengths(
+        &self,
+        batch: usize,
+        page_size: usize,
+        pages: usize,
+    ) -> Result<Vec<usize>, ShapeError> {
         let [rows, width] = self.pages.shape;
         if rows != batch || self.seq_lens.len() != batch {
             let expected = format!("{batch} rows of page_table and {batch} of seq_lens");

@@ -196,6 +196,69 @@ unsafe fn pack<L: Lanes, T: Float>(data: &[T], offsets: &[usize], shift: usize, 
     }
 }
 
+/// Dot products only: `out[(head * n_rows + row) * TILE + token]` for up to [`TILE`] tokens; values are not looked at.
+pub fn dots<T: Float>(
+    queries: &[f32],
+    rows: &Rows<T>,
+    heads: usize,
+    n_rows: usize,
+    dim: usize,
+    out: &mut [f32],
+) {
+    let reach = rows.key_shift + heads.saturating_sub(1) * rows.key_stride + dim;
+    let whole = queries.len() == heads * n_rows * dim
+        && out.len() == heads * n_rows * TILE
+        && rows.keys.len() <= TILE
+        && rows.keys.iter().all(|at| at.checked_add(reach).is_some_and(|end| end <= rows.key_data.len()));
+    if whole {
+        dots_step(queries, rows, heads, n_rows, dim, out);
+    } else {
+        debug_assert!(false, "sizes are checked where the arrays come in");
+    }
+}
+
+fn dots_step<T: Float>(
+    queries: &[f32],
+    rows: &Rows<T>,
+    heads: usize,
+    n_rows: usize,
+    dim: usize,
+    out: &mut [f32],
+) {
+    dispatch!(dots_kernel::<T>(
+        queries: &[f32], rows: &Rows<T>, heads: usize, n_rows: usize, dim: usize, out: &mut [f32]
+    ) where [T: Float]);
+}
+
+#[inline(always)]
+unsafe fn dots_kernel<L: Lanes, T: Float>(
+    queries: &[f32],
+    rows: &Rows<T>,
+    heads: usize,
+    n_rows: usize,
+    dim: usize,
+    out: &mut [f32],
+) {
+    let group = if heads == 1 { TILE } else { 2 };
+    for start in (0..rows.keys.len()).step_by(group) {
+        let tokens = start..(start + group).min(rows.keys.len());
+        for (head, first) in (0..heads).flat_map(|h| (0..n_rows).step_by(BLOCK).map(move |f| (h, f))) {
+            let row = head * n_rows + first;
+            // SAFETY: `dots` has checked that rows lie in the data; blocks of rows stay below `n_rows`.
+            unsafe {
+                let (q, w) = (queries.as_ptr().add(row * dim), out.as_mut_ptr().add(row * TILE));
+                let tokens = tokens.clone();
+                match n_rows - first {
+                    1 => score::<L, T, 1>(q, rows, head, tokens, dim, 0, w),
+                    2 => score::<L, T, 2>(q, rows, head, tokens, dim, 0, w),
+                    3 => score::<L, T, 3>(q, rows, head, tokens, dim, 0, w),
+                    _ => score::<L, T, 4>(q, rows, head, tokens, dim, 0, w),
+                }
+            }
+        }
+    }
+}
+
 /// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order and the hardware
 /// foresees it. With one head, rows lie a stride apart: `AHEAD` asks for values while their keys are scored and for the
 /// next keys while values are summed, line by line, because a burst of prefetches stalls.
