@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tokamask {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_doctor):
+    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_doctor):
         add(commands)
     return parser
 
@@ -312,6 +312,147 @@ def _summary(result: Generation) -> str:
     if masks["count"]:
         lines.insert(1, f"masks    {masks['count']}, {masks['mean_us']:.0f} us each")
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "train",
+        _train,
+        "train a tokenizer on text files",
+        "tokamask train corpus/*.txt --size 32000 --superwords-from 24000 --output tokenizer.json --report report.html",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="text files in UTF-8, read line by line")
+    parser.add_argument(
+        "--output",
+        "-o",
+        metavar="FILE",
+        required=True,
+        help="tokenizer.json, or any other name for the compact form",
+    )
+    parser.add_argument(
+        "--size", type=int, default=32_000, metavar="N", help="tokens of the vocabulary (default: 32000)"
+    )
+    parser.add_argument(
+        "--superwords-from",
+        type=int,
+        metavar="N",
+        help="size at which tokens may span words (default: never)",
+    )
+    parser.add_argument(
+        "--max-words", type=int, default=4, metavar="N", help="words that a token may span (default: 4)"
+    )
+    parser.add_argument(
+        "--pre-tokenizer",
+        metavar="RULE",
+        help="gpt2, cl100k, o200k or superbpe (default: gpt2, superbpe for superwords)",
+    )
+    parser.add_argument(
+        "--special", action="append", default=[], metavar="TEXT", help="a special token; may be repeated"
+    )
+    parser.add_argument(
+        "--min-frequency", type=int, default=0, metavar="N", help="pairs below this count are not merged"
+    )
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out files that cannot be read or are not UTF-8"
+    )
+    parser.add_argument("--report", metavar="HTML", help="write a page with measures and plots")
+    parser.add_argument(
+        "--held-out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="text for the report, one part per file (default: the training files)",
+    )
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="another tokenizer for the report; may be repeated",
+    )
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from tokamask import Tokenizer, train
+    from tokamask.train.rules import RULES
+
+    superwords = args.superwords_from is not None
+    rule = args.pre_tokenizer or ("superbpe" if superwords else "gpt2")
+    if rule not in RULES:
+        raise UsageError(f"no split rule {rule!r}: one of {', '.join(RULES)}")
+    for path in (args.output, args.report):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"no such folder: {Path(path).parent}")
+    others = {Path(path).name: Tokenizer.from_file(path) for path in args.compare}
+    parts = {Path(path).name: _sample(path) for path in args.held_out}
+    checkpoint = Path(f"{args.output}.counts")
+    resumed = checkpoint.exists()
+    try:
+        counts = train.count(
+            [Path(path) for path in args.files],
+            pre_tokenizer=rule,
+            runs=superwords,
+            skip_broken=args.skip_broken,
+            checkpoint=checkpoint,
+            progress=not (args.quiet or args.json),
+        )
+        options = {
+            "special_tokens": args.special,
+            "min_frequency": args.min_frequency,
+            "progress": not (args.quiet or args.json),
+        }
+        if superwords:
+            sizes = {"vocab_size": args.size, "transition": args.superwords_from, "max_words": args.max_words}
+            tokenizer = train.superbpe(counts, **sizes, **options)
+        else:
+            tokenizer = train.bpe(counts, vocab_size=args.size, **options)
+    except KeyboardInterrupt:
+        return _complain(f"interrupted; the same command goes on from {checkpoint}", code=130)
+    tokenizer.save(args.output)
+    if args.report:
+        skipped = {path for path, _ in counts.skipped}
+        parts = parts or {Path(path).name: _sample(path) for path in args.files if path not in skipped}
+        page = train.report({Path(args.output).name: tokenizer, **others}, parts)
+        Path(args.report).write_text(page, encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+    done = {
+        "output": args.output,
+        "vocab_size": len(tokenizer),
+        "bytes": counts.text_bytes,
+        "pretokens": len(counts),
+        "skipped": [{"file": path, "reason": reason} for path, reason in counts.skipped],
+        "resumed": resumed,
+        "report": args.report,
+    }
+    if args.json:
+        print(json.dumps(done))
+        return 0
+    for path, reason in counts.skipped:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    short = (
+        ""
+        if len(tokenizer) >= args.size
+        else f" (no pair is left for the other {args.size - len(tokenizer)})"
+    )
+    print(
+        f"{args.output}: {len(tokenizer)} tokens{short} from {counts.text_bytes:,} bytes, {len(counts):,} distinct pretokens"
+    )
+    return 0
+
+
+def _sample(path: str, size: int = 1 << 20) -> list[str]:
+    """The first megabyte of a file, by lines, for the report."""
+    with open(path, "rb") as file:
+        data = file.read(size)
+    cut = data.rfind(b"\n") + 1 if len(data) == size else len(data)
+    try:
+        return data[: cut or len(data)].decode().splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the text is not UTF-8 at byte {error.start}") from None
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -179,7 +179,7 @@ def unused_share(counts: Counts, tok: Tokenizer) -> float:
     True
 
     """
-    ordinary = [token_id for token_id, _ in _ordinary(tok)]
+    ordinary = [token_id for token_id, _ in ordinary_tokens(tok)]
     return _ratio(int((counts[ordinary] == 0).sum()), len(ordinary))
 
 
@@ -258,7 +258,7 @@ def lexicon_share(tok: Tokenizer, lexicon: Iterable[str]) -> float:
 
     """
     words = {word.encode() for word in lexicon}
-    tokens = [data for _, data in _ordinary(tok)]
+    tokens = [data for _, data in ordinary_tokens(tok)]
     return _ratio(sum(data.removeprefix(b" ") in words for data in tokens), len(tokens))
 
 
@@ -275,7 +275,7 @@ def summary(tok: Tokenizer, texts: Texts) -> dict[str, float]:
     counts = token_counts(tok, texts)
     size = sum(len(text.encode()) for text in texts)
     tokens = int(counts.sum())
-    ordinary = sum(1 for _ in _ordinary(tok))
+    ordinary = sum(1 for _ in ordinary_tokens(tok))
     return {
         "bytes": size,
         "tokens": tokens,
@@ -356,16 +356,8 @@ def disguised(texts: Iterable[str], *, seed: int = 0) -> Iterator[str]:
         yield draw.choice(ways)(text)
 
 
-def _batches(texts: Texts, size: int = 1024) -> Iterator[list[str]]:
-    for start in range(0, len(texts), size):
-        yield list(texts[start : start + size])
-
-
-def _tokens(tok: Tokenizer, texts: Texts) -> int:
-    return sum(tok.count(text) for text in texts)
-
-
-def _ordinary(tok: Tokenizer) -> Iterator[tuple[int, bytes]]:
+def ordinary_tokens(tok: Tokenizer) -> Iterator[tuple[int, bytes]]:
+    """Ids and bytes of the vocabulary, special tokens and holes left out."""
     vocabulary = tok.vocabulary
     for token_id in range(len(vocabulary)):
         if not vocabulary.is_special(token_id):
@@ -373,6 +365,15 @@ def _ordinary(tok: Tokenizer) -> Iterator[tuple[int, bytes]]:
                 yield token_id, vocabulary.bytes(token_id)
             except KeyError:
                 continue  # a hole
+
+
+def _batches(texts: Texts, size: int = 1024) -> Iterator[list[str]]:
+    for start in range(0, len(texts), size):
+        yield list(texts[start : start + size])
+
+
+def _tokens(tok: Tokenizer, texts: Texts) -> int:
+    return sum(tok.count(text) for text in texts)
 
 
 def _starts(tok: Tokenizer, text: str) -> npt.NDArray[np.bool_]:

@@ -23,9 +23,10 @@ from tokamask.train.corpus import Source
 from tokamask.train.counting import count
 from tokamask.train.counts import PretokenCounts
 from tokamask.train.progress import Report, reporter
+from tokamask.train.report import report
 from tokamask.train.rules import Component
 
-__all__ = ["PretokenCounts", "bpe", "count", "extend", "superbpe"]
+__all__ = ["PretokenCounts", "bpe", "count", "extend", "report", "superbpe"]
 
 ALL_BYTES = bytes(range(256))
 
@@ -74,8 +75,8 @@ def bpe(
     ['low', 'e', 'st', ' low']
 
     """
-    report = reporter(progress)
-    counts = _counted(source, pre_tokenizer=pre_tokenizer, report=report)
+    tell = reporter(progress)
+    counts = _counted(source, pre_tokenizer=pre_tokenizer, tell=tell)
     return train_bpe(
         counts,
         vocab_size=vocab_size,
@@ -83,7 +84,7 @@ def bpe(
         min_frequency=min_frequency,
         max_token_length=max_token_length,
         initial_alphabet=initial_alphabet,
-        report=report,
+        tell=tell,
     )[0]
 
 
@@ -95,10 +96,10 @@ def train_bpe(
     min_frequency: int = 0,
     max_token_length: int | None = None,
     initial_alphabet: Iterable[int] = ALL_BYTES,
-    report: Report | None = None,
+    tell: Report | None = None,
 ) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
     """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
-    report = report or reporter(False)
+    tell = tell or reporter(False)
     tok, merges, tokens = _core.train_bpe(
         counts.arrays,
         json.dumps(counts.rules["pre_tokenizer"]),
@@ -107,9 +108,9 @@ def train_bpe(
         vocab_size,
         min_frequency,
         max_token_length,
-        lambda done: report("learning", done, vocab_size),
+        lambda done: tell("learning", done, vocab_size),
     )
-    report("learning", vocab_size, vocab_size)
+    tell("learning", vocab_size, vocab_size)
     return tok, merges.reshape(-1, 2), tokens
 
 
@@ -161,8 +162,8 @@ def superbpe(
     ['by the way']
 
     """
-    report = reporter(progress)
-    counts = _counted(source, pre_tokenizer=pre_tokenizer, report=report, runs=True)
+    tell = reporter(progress)
+    counts = _counted(source, pre_tokenizer=pre_tokenizer, tell=tell, runs=True)
     return train_superbpe(
         counts,
         vocab_size=vocab_size,
@@ -171,7 +172,7 @@ def superbpe(
         special_tokens=special_tokens,
         min_frequency=min_frequency,
         initial_alphabet=initial_alphabet,
-        report=report,
+        tell=tell,
     )[0]
 
 
@@ -184,10 +185,10 @@ def train_superbpe(
     special_tokens: Sequence[str] = (),
     min_frequency: int = 0,
     initial_alphabet: Iterable[int] = ALL_BYTES,
-    report: Report | None = None,
+    tell: Report | None = None,
 ) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
     """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
-    report = report or reporter(False)
+    tell = tell or reporter(False)
     if not counts.has_runs:
         raise CorpusError(
             "superwords are learnt from runs, and these counts hold none: count(..., runs=True)"
@@ -201,9 +202,9 @@ def train_superbpe(
         min(transition, vocab_size),
         max_words,
         min_frequency,
-        lambda done: report("learning", done, vocab_size),
+        lambda done: tell("learning", done, vocab_size),
     )
-    report("learning", vocab_size, vocab_size)
+    tell("learning", vocab_size, vocab_size)
     return tok, merges.reshape(-1, 2), tokens
 
 
@@ -252,7 +253,7 @@ def extend(
     (266, 272, True)
 
     """
-    report = reporter(progress)
+    tell = reporter(progress)
     rule = counts.rules["run_pre_tokenizer" if counts.has_runs else "pre_tokenizer"]
     extended = _core.train_extend(
         tok,
@@ -262,15 +263,15 @@ def extend(
         max_words if counts.has_runs else None,
         veto,
         min_frequency,
-        lambda done: report("learning", done, vocab_size),
+        lambda done: tell("learning", done, vocab_size),
     )
-    report("learning", vocab_size, vocab_size)
+    tell("learning", vocab_size, vocab_size)
     return extended
 
 
 def _counted(
-    source: PretokenCounts | Source, *, pre_tokenizer: Any, report: Report, runs: Any = False
+    source: PretokenCounts | Source, *, pre_tokenizer: Any, tell: Report, runs: Any = False
 ) -> PretokenCounts:
     if isinstance(source, PretokenCounts):
         return source
-    return count(source, pre_tokenizer=pre_tokenizer, runs=runs, progress=report)
+    return count(source, pre_tokenizer=pre_tokenizer, runs=runs, progress=tell)

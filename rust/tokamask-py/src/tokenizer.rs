@@ -6,7 +6,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
-use tokamask::formats::{compiled, tiktoken};
+use tokamask::formats::{compiled, tiktoken, tokenizer_json_write};
 use tokamask::text::added::Allowed;
 
 use crate::arrays::to_numpy;
@@ -240,9 +240,13 @@ impl Tokenizer {
         self.vocabulary.clone()
     }
 
-    /// Writes the tokenizer to ``path``, to be read by ``from_file``.
+    /// Writes the tokenizer to ``path``, to be read by ``from_file``: a tokenizer.json if the name ends
+    /// in ``.json``, else the compact form that loads fastest.
     fn save(&self, path: std::path::PathBuf) -> Result<()> {
-        let data = compiled::write(self.inner.definition())?;
+        let definition = self.inner.definition();
+        let json = path.extension().is_some_and(|suffix| suffix == "json");
+        let write = if json { tokenizer_json_write::write } else { compiled::write };
+        let data = write(definition)?;
         Ok(std::fs::write(path, data).map_err(PyErr::from)?)
     }
 

@@ -4,6 +4,7 @@ pub mod compiled;
 pub mod gguf;
 pub mod tiktoken;
 pub mod tokenizer_json;
+pub mod tokenizer_json_write;
 
 use serde::{Deserialize, Serialize};
 
