@@ -5,7 +5,8 @@ use std::sync::Arc;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyType};
 use tokamask::formats::{compiled, tiktoken, tokenizer_json_write};
 use tokamask::text::added::Allowed;
 
@@ -29,12 +30,14 @@ const SHORT: usize = 2048;
 pub struct Tokenizer {
     inner: Arc<tokamask::tokenizer::Tokenizer>,
     vocabulary: Vocabulary,
+    /// The int of every id, made once: lists of fresh ints would cost more than the encoding.
+    ints: PyOnceLock<Vec<Py<PyInt>>>,
 }
 
 impl From<tokamask::tokenizer::Tokenizer> for Tokenizer {
     fn from(inner: tokamask::tokenizer::Tokenizer) -> Self {
         let vocabulary = Vocabulary(Arc::clone(inner.vocabulary()));
-        Self { inner: Arc::new(inner), vocabulary }
+        Self { inner: Arc::new(inner), vocabulary, ints: PyOnceLock::new() }
     }
 }
 
@@ -44,11 +47,19 @@ impl Tokenizer {
         &self.inner
     }
 
+    fn ints<'a>(&'a self, py: Python<'_>) -> &'a [Py<PyInt>] {
+        let make = || (0..self.inner.vocabulary().len()).map(|id| PyInt::new(py, id).unbind()).collect();
+        self.ints.get_or_init(py, make)
+    }
+
     fn ids(&self, py: Python<'_>, text: &str, special: bool, allowed: &Allowed) -> Result<Vec<u32>> {
         let encode = || self.inner.encode(text, special, allowed);
         Ok(if text.len() < SHORT { encode() } else { py.detach(encode) }?)
     }
 }
+
+/// Lists shorter than this do not make the table of ints.
+const FEW: usize = 256;
 
 /// `"all"` or a collection of special tokens.
 fn allowed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Allowed> {
@@ -166,7 +177,11 @@ impl Tokenizer {
         allowed_special: Option<&Bound<'_, PyAny>>,
     ) -> Result<Bound<'py, PyList>> {
         let ids = self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?;
-        Ok(PyList::new(py, ids)?)
+        if ids.len() < FEW && self.ints.get(py).is_none() {
+            return Ok(PyList::new(py, ids)?);
+        }
+        let ints = self.ints(py);
+        Ok(PyList::new(py, ids.iter().map(|&id| ints[id as usize].bind_borrowed(py)))?)
     }
 
     /// The ids of ``text`` as uint32 [n].

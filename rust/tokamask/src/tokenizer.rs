@@ -119,7 +119,7 @@ impl Tokenizer {
         }
         if let Some(rule) = self.pretokenizer.single_rule() {
             let mut splitter = rule.pieces(text.as_bytes());
-            self.encoder.encode(text.as_bytes(), |starts| splitter.fill(starts, BATCH), sink);
+            self.encoder.encode(text.as_bytes(), |starts| splitter.fill(starts), sink);
             return Ok(());
         }
         let mut spans = Vec::new();

@@ -106,9 +106,11 @@ impl<const W: usize, const K: usize> Table<W, K> {
 
     #[inline(always)]
     fn is(slot: &Slot<W>, key: &Key<K>) -> bool {
-        let published = slot.0[0].load(Ordering::Acquire) == key[0];
-        let rest = slot.0[1..K].iter().zip(&key[1..]);
-        rest.fold(published, |same, (word, key)| same & (word.load(Ordering::Relaxed) == *key))
+        let mut other = slot.0[0].load(Ordering::Acquire) ^ key[0];
+        for (word, key) in slot.0[1..K].iter().zip(&key[1..]) {
+            other |= word.load(Ordering::Relaxed) ^ key;
+        }
+        other == 0
     }
 
     /// Ids of a key that stands in the first two slots of its probe with at most four ids, as two
@@ -116,9 +118,8 @@ impl<const W: usize, const K: usize> Table<W, K> {
     #[inline(always)]
     pub fn quick(&self, key: &Key<K>, hash: u64) -> ([u64; 2], usize) {
         let home = self.home(hash);
-        let pair = &self.slots[home..home + 2];
-        let second = Self::is(&pair[1], key);
-        let slot = &pair[usize::from(second)];
+        let Some(pair) = self.slots[home..].first_chunk::<2>() else { return ([0; 2], 0) };
+        let slot = &pair[usize::from(Self::is(&pair[1], key))];
         if !Self::is(slot, key) {
             return ([0; 2], 0);
         }

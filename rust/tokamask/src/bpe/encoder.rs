@@ -132,7 +132,7 @@ impl Encoder {
     }
 
     /// Encodes `text`, cut by `fill`, which appends to an empty vector the starts of the next
-    /// pieces and the end of the last of them, or nothing at the end; at most [`BATCH`] pieces.
+    /// pieces and the end of the last of them, or nothing at the end.
     pub fn encode(&self, text: &[u8], mut fill: impl FnMut(&mut Vec<u32>), sink: &mut impl Sink) {
         WORK.with(|work| {
             // A sink or a splitter that encodes in turn would find the scratch space taken.
@@ -152,7 +152,12 @@ impl Encoder {
                 if starts.len() < 2 {
                     break;
                 }
-                self.batch(text, &starts, work, &mut tables, sink);
+                let mut rest = &starts[..];
+                while rest.len() > 1 {
+                    let count = rest.len().min(BATCH + 1);
+                    self.batch(text, &rest[..count], work, &mut tables, sink);
+                    rest = &rest[count - 1..];
+                }
             }
             work.starts = starts;
         });
@@ -192,10 +197,14 @@ impl Encoder {
     ) {
         let count = starts.len() - 1;
         let short = &*tables.short;
-        for ((piece, key), hash) in starts.windows(2).zip(work.keys.iter_mut()).zip(work.hashes.iter_mut()) {
-            *key = short_key_at(text, piece[0] as usize, (piece[1] - piece[0]) as usize);
-            *hash = short_hash(key, &self.seeds);
-            short.prefetch(*hash);
+        let (keys, hashes) = (&mut work.keys[..count], &mut work.hashes[..count]);
+        let (from, to) = (&starts[..count], &starts[1..=count]);
+        for nth in 0..count {
+            let key = short_key_at(text, from[nth] as usize, (to[nth] - from[nth]) as usize);
+            let hash = short_hash(&key, &self.seeds);
+            keys[nth] = key;
+            hashes[nth] = hash;
+            short.prefetch(hash);
         }
         let (mut used, mut resolved) = (0, false);
         for nth in 0..count {

@@ -33,28 +33,28 @@ pub static MASK: [[u64; 3]; 17] = {
 
 /// Two words from 16 bytes.
 #[inline(always)]
-pub fn words(bytes: &[u8]) -> [u64; 2] {
-    let word = |at: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(word)
-    };
-    [word(0), word(8)]
+pub fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(*bytes);
+    [both as u64, (both >> 64) as u64]
 }
 
 /// The key of the piece `text[start..start + length]`; [`NO_KEY`] if it is not short.
 #[inline(always)]
 pub fn short_key_at(text: &[u8], start: usize, length: usize) -> ShortKey {
-    let words = if let Some(bytes) = text.get(start..start + 16) {
-        words(bytes)
-    } else {
-        let mut bytes = [0; 16];
-        let rest = &text[start..];
-        bytes[..rest.len()].copy_from_slice(rest);
-        self::words(&bytes)
+    let words = match text[start..].first_chunk() {
+        Some(bytes) => words(bytes),
+        None => last_words(&text[start..]),
     };
     let mask = &MASK[length.min(16)];
     [words[1] & mask[1] | mask[2], words[0] & mask[0]]
+}
+
+/// Two words from less than 16 bytes.
+#[cold]
+fn last_words(rest: &[u8]) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    bytes[..rest.len()].copy_from_slice(rest);
+    words(&bytes)
 }
 
 /// The key of a whole short text.
@@ -76,10 +76,11 @@ pub fn short_hash(key: &ShortKey, seeds: &Seeds) -> u64 {
     fold(key[1] ^ seeds[0], key[0] ^ seeds[1])
 }
 
-/// The key of a piece of 16 to 31 bytes.
+/// The key of a piece of 16 to 31 bytes; of others it is no key.
 #[inline]
 pub fn long_key(text: &[u8]) -> LongKey {
-    let (first, last) = (words(text), words(&text[text.len() - 16..]));
+    let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) else { return [0; 5] };
+    let (first, last) = (words(first), words(last));
     [text.len() as u64, first[0], first[1], last[0], last[1]]
 }
 

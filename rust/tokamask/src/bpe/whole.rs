@@ -89,7 +89,8 @@ impl Whole {
         self.find(hash, |id| {
             let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
             let mask = &MASK[(end - start).min(16)];
-            let words = super::keys::words(&self.bytes[start..start + 16]);
+            let Some(bytes) = self.bytes[start..].first_chunk() else { return false };
+            let words = super::keys::words(bytes);
             words[0] & mask[0] == key[1] && words[1] & mask[1] | mask[2] == key[0]
         })
     }

@@ -86,6 +86,14 @@ impl Classes {
         self.members[set].get(class).copied().unwrap_or(false)
     }
 
+    /// True if no character beyond ASCII is of the class.
+    pub fn only_ascii(&self, class: usize) -> bool {
+        (2..self.blocks.len()).all(|block| {
+            let block = usize::from(self.blocks[block]) << 6;
+            !self.table[block..block + 64].contains(&(class as u8))
+        })
+    }
+
     /// Class and width of the character at `at`, which is the first byte of one.
     #[inline]
     pub fn at(&self, text: &[u8], at: usize) -> (u8, usize) {

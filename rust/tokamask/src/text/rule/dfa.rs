@@ -16,6 +16,9 @@ pub const START: u16 = 1;
 /// Set in an entry if a match ends before the character read.
 pub const MATCHED: u16 = 1 << 15;
 
+/// The same in a table of rows.
+const ROW_MATCHED: u32 = 1 << 31;
+
 /// An instruction of the non-deterministic program.
 #[derive(Clone, Debug)]
 enum Step {
@@ -152,6 +155,8 @@ impl States {
 pub struct Automaton {
     /// `entries[state * stride + class + classes * looks]`: next state, and [`MATCHED`].
     entries: Vec<u16>,
+    /// The same with places in this table instead of states, and [`ROW_MATCHED`].
+    rows: Vec<u32>,
     stride: usize,
     /// Distance between the columns of different look-ahead bits.
     columns: usize,
@@ -180,7 +185,12 @@ impl Automaton {
             }
             state += 1;
         }
-        Ok(Self { entries, stride, columns })
+        let row = |&entry: &u16| {
+            let matched = if entry & MATCHED != 0 { ROW_MATCHED } else { 0 };
+            (u32::from(entry & !MATCHED) * stride as u32) | matched
+        };
+        let rows = entries.iter().map(row).collect();
+        Ok(Self { entries, rows, stride, columns })
     }
 
     /// The entry for a class (the class count: the end of the text), with no look-ahead bits.
@@ -206,23 +216,23 @@ impl Automaton {
     /// The end of the match that starts at `start`.
     #[inline]
     pub fn run(&self, classes: &Classes, text: &[u8], start: usize) -> Option<usize> {
-        let (mut state, mut at, mut end) = (START, start, None);
-        while at < text.len() {
-            let (class, width) = classes.at(text, at);
-            let entry = self.entry(state, usize::from(class));
-            if entry & MATCHED != 0 {
-                end = Some(at);
-            }
-            state = entry & !MATCHED;
-            if state == DEAD {
-                return end;
+        let (mut row, mut at, mut end) = (self.stride, start, usize::MAX);
+        let rows = &self.rows[..];
+        while let Some(&byte) = text.get(at) {
+            let (class, width) =
+                if byte < 0x80 { (classes.ascii[usize::from(byte)], 1) } else { classes.at(text, at) };
+            let entry = rows[row + usize::from(class)];
+            end = if entry & ROW_MATCHED != 0 { at } else { end };
+            row = (entry & !ROW_MATCHED) as usize;
+            if row == 0 {
+                return (end != usize::MAX).then_some(end);
             }
             at += width;
         }
-        if self.entry(state, classes.count) & MATCHED != 0 {
-            end = Some(at);
+        if rows[row + classes.count] & ROW_MATCHED != 0 {
+            end = at;
         }
-        end
+        (end != usize::MAX).then_some(end)
     }
 
     /// The same with look-ahead bits per byte.

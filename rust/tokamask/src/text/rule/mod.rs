@@ -14,10 +14,14 @@
 
 pub mod classes;
 pub mod dfa;
+pub mod scan;
 pub mod syntax;
+pub mod windows;
 
 use classes::Classes;
 use dfa::{Automaton, Backwards};
+use scan::Pieces;
+use windows::Windows;
 
 /// A compiled rule.
 pub struct Rule {
@@ -25,6 +29,8 @@ pub struct Rule {
     pub(crate) automaton: Automaton,
     looks: Vec<Backwards>,
     covers: bool,
+    /// Only for rules that cover every text.
+    pub(crate) windows: Option<Windows>,
 }
 
 /// Why a rule cannot be compiled and runs on the fallback.
@@ -40,7 +46,8 @@ impl Rule {
             tree.looks.iter().map(|look| Backwards::new(look, &classes)).collect::<Result<_, _>>()?;
         let automaton = Automaton::new(&tree.root, &classes, looks.len())?;
         let covers = looks.is_empty() && automaton.covers(&classes);
-        Ok(Self { classes, automaton, looks, covers })
+        let windows = if covers { Windows::new(&automaton, &classes) } else { None };
+        Ok(Self { classes, automaton, looks, covers, windows })
     }
 
     /// Calls `found` with each match in `text`, left to right, not overlapping.
@@ -65,7 +72,7 @@ impl Rule {
 
     /// Cuts a text that the rule covers.
     pub fn pieces<'a>(&'a self, text: &'a [u8]) -> Pieces<'a> {
-        Pieces { rule: self, text, at: 0 }
+        Pieces::new(self, text)
     }
 
     /// True if some look-ahead of the rule needs a pass over the text.
@@ -92,34 +99,6 @@ impl Rule {
             self.automaton.run(&self.classes, text, start)
         } else {
             self.automaton.run_with_looks(&self.classes, text, start, looks)
-        }
-    }
-}
-
-/// The pieces of a text, batch by batch.
-pub struct Pieces<'a> {
-    rule: &'a Rule,
-    text: &'a [u8],
-    at: usize,
-}
-
-impl Pieces<'_> {
-    /// Appends the starts of at most `most` pieces and the end of the last; nothing at the end.
-    pub fn fill(&mut self, starts: &mut Vec<u32>, most: usize) {
-        if self.at >= self.text.len() {
-            return;
-        }
-        starts.push(self.at as u32);
-        for _ in 0..most {
-            let end = self.rule.automaton.run(&self.rule.classes, self.text, self.at);
-            // The rule covers every text; a character that it does not would stand alone.
-            self.at = end
-                .filter(|&end| end > self.at)
-                .unwrap_or_else(|| self.at + classes::width(self.text[self.at]));
-            starts.push(self.at as u32);
-            if self.at >= self.text.len() {
-                break;
-            }
         }
     }
 }
@@ -202,7 +181,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(100))]
 
         #[test]
         fn known_rules_match_as_the_fallback(text in text()) {
@@ -218,6 +197,51 @@ mod tests {
                 let (ours, theirs) = both(&pattern, &text);
                 prop_assert_eq!(ours, theirs, "{} on {:?}", pattern, text);
             }
+        }
+    }
+
+    fn pieces(mut pieces: Pieces) -> Vec<u32> {
+        let mut all = vec![0];
+        loop {
+            let mut starts = Vec::new();
+            pieces.fill(&mut starts);
+            let Some(first) = starts.first() else { return all };
+            assert_eq!(Some(first), all.last());
+            all.extend_from_slice(&starts[1..]);
+        }
+    }
+
+    /// A pattern that covers every text, and a text longer than the vectors' chunks.
+    fn covered() -> impl Strategy<Value = (String, String)> {
+        let known: Vec<String> = KNOWN.iter().map(|&pattern| pattern.to_owned()).collect();
+        let rule = prop_oneof![
+            prop::sample::select(known),
+            pattern().prop_map(|pattern| pattern + r"|\s+(?!\S)|\s|[^\s]"),
+            pattern().prop_map(|pattern| pattern + r"|(?s:.)"),
+        ];
+        (rule, prop::collection::vec(text(), 4..400).prop_map(|texts| texts.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn vectors_cut_as_the_automaton((pattern, text) in covered()) {
+            let tree = fancy_regex::Expr::parse_tree(&pattern).expect("a pattern");
+            let Ok(rule) = Rule::new(&tree.expr) else { return Ok(()) };
+            prop_assume!(rule.covers());
+            let (ours, plain) = (pieces(rule.pieces(text.as_bytes())), pieces(Pieces::portable(&rule, text.as_bytes())));
+            prop_assert_eq!(ours, plain, "{}", pattern);
+        }
+    }
+
+    #[test]
+    fn known_rules_have_windows() {
+        for pattern in &KNOWN[..5] {
+            let tree = fancy_regex::Expr::parse_tree(pattern).expect("a pattern");
+            let rule = Rule::new(&tree.expr).expect("regular");
+            let windows = rule.windows.as_ref().expect("a compact table");
+            assert!(windows.ends.len() <= 3 && windows.open.len() <= 4, "{pattern}");
         }
     }
 
