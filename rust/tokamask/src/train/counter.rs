@@ -13,9 +13,6 @@ use crate::text::pretokenizer::PreTokenizer;
 /// Bytes of text that one thread takes at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Pretokens cut before they are counted.
-const BATCH: usize = 512;
-
 /// Counts pretokens of texts, on all threads of the pool.
 pub struct Counter {
     words: PreTokenizer,
@@ -119,7 +116,7 @@ impl Counter {
             let mut pieces = rule.pieces(text.as_bytes());
             loop {
                 starts.clear();
-                pieces.fill(starts, BATCH);
+                pieces.fill(starts);
                 if starts.is_empty() {
                     return Ok(());
                 }
