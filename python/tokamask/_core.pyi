@@ -105,7 +105,13 @@ class Drafter:
         recycle: int = 8,
         verify_cost: list[float] | None = None,
     ) -> Drafter: ...
-    def session(self, prompt_ids: TokenIds, *, prompt_topk: npt.ArrayLike | None = None) -> DraftSession: ...
+    def session(
+        self,
+        prompt_ids: TokenIds,
+        *,
+        prompt_topk: npt.ArrayLike | None = None,
+        matcher: Matcher | None = None,
+    ) -> DraftSession: ...
     @property
     def tokens(self) -> int: ...
     @property

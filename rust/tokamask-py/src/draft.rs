@@ -10,6 +10,7 @@ use tokamask::error::ShapeError;
 
 use crate::arrays::{shape_error, to_numpy};
 use crate::errors::Result;
+use crate::matcher::Matcher;
 
 /// Guesses the next tokens of requests from everything already seen; shared between them and between threads.
 ///
@@ -73,22 +74,26 @@ impl Drafter {
     ///     The prompt's tokens.
     /// prompt_topk : uint32 [p, k], optional
     ///     The target's likeliest tokens after each prompt token, best first.
+    /// matcher : Matcher, optional
+    ///     Only what its grammar allows is proposed, and what it forces is. The session keeps its own copy and advances it.
     ///
     /// Raises
     /// ------
     /// ShapeError
     ///     ``prompt_topk`` has not one row per prompt token.
-    #[pyo3(signature = (prompt_ids, *, prompt_topk=None))]
+    #[pyo3(signature = (prompt_ids, *, prompt_topk=None, matcher=None))]
     fn session(
         &self,
         py: Python<'_>,
         prompt_ids: &Bound<'_, PyAny>,
         prompt_topk: Option<&Bound<'_, PyAny>>,
+        matcher: Option<PyRef<'_, Matcher>>,
     ) -> Result<DraftSession> {
+        let matcher = matcher.map(|matcher| matcher.0.clone());
         let prompt = token_ids("prompt_ids", prompt_ids)?;
         let rows = prompt_topk.map(|topk| Rows::read("prompt_topk", topk, None, prompt.len())).transpose()?;
         let session = py.detach(|| {
-            let mut session = self.0.session(&prompt);
+            let mut session = self.0.session(&prompt, matcher);
             if let Some(rows) = &rows {
                 session.recycle_prompt(rows.as_topk());
             }
@@ -172,6 +177,8 @@ impl DraftSession {
     /// ------
     /// ShapeError
     ///     Rows that do not fit the tree or the tokens.
+    /// RejectedTokenError
+    ///     A token that the session's grammar does not allow; nothing is appended.
     #[pyo3(signature = (accepted_ids, *, tree=None, topk_ids=None, topk_logprobs=None))]
     fn update(
         &self,
@@ -185,8 +192,8 @@ impl DraftSession {
         let tree = tree.map(read_tree).transpose()?;
         let expected = tree.as_ref().map_or(emitted.len(), |tree| tree.len() + 1);
         let rows = topk_ids.map(|ids| Rows::read("topk_ids", ids, topk_logprobs, expected)).transpose()?;
-        py.detach(|| self.lock().update(&emitted, tree.as_ref(), rows.as_ref().map(Rows::as_topk)));
-        Ok(())
+        let rows = rows.as_ref().map(Rows::as_topk);
+        Ok(py.detach(|| self.lock().update(&emitted, tree.as_ref(), rows))?)
     }
 
     /// Prompt and output so far: uint32 [n], a copy.

@@ -9,6 +9,7 @@ use super::frequent::Frequent;
 use super::recycled::Recycled;
 use super::session::DraftSession;
 use super::sources;
+use crate::mask::Matcher;
 
 /// How a [`Drafter`] is set up.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +66,9 @@ impl Drafter {
         &self.settings
     }
 
-    /// Starts a request.
-    pub fn session(self: &Arc<Self>, prompt: &[u32]) -> DraftSession {
-        DraftSession::new(Arc::clone(self), prompt)
+    /// Starts a request; with a matcher only tokens that its grammar allows are proposed.
+    pub fn session(self: &Arc<Self>, prompt: &[u32], matcher: Option<Matcher>) -> DraftSession {
+        DraftSession::new(Arc::clone(self), prompt, matcher)
     }
 
     /// Output tokens learned from so far, all sessions together.

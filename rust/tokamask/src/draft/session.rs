@@ -11,7 +11,10 @@ use super::frequent::Frequent;
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::Recycled;
 use super::sources::{self, COMMON_RANKS};
-use super::tree::{Choice, DraftTree};
+use super::tree::{Choice, DraftTree, Source};
+use crate::error::Error;
+use crate::ids::TokenId;
+use crate::mask::Matcher;
 
 /// Likeliest tokens after each of some positions, `width` for each, best first.
 #[derive(Clone, Copy, Debug)]
@@ -36,27 +39,31 @@ impl TopK<'_> {
 /// Children are looked up only where one of this probability would get into the tree: half the time for next to no loss.
 const LIKELY: f32 = 0.45;
 
+/// Probability that forced bytes are written with the tokens that they are cut into.
+const FORCED: f32 = 0.9;
+
 /// Calibration learns from this many tokens of a step, and from each of so many beyond them.
 const LEARNED: usize = 8;
 const LEARNED_THEN: usize = 4;
 
 /// A place of the tree whose children were looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Expanded {
     context: Context,
     ahead: usize,
     places: Range<usize>,
+    matcher: Option<Matcher>,
 }
 
 /// One request: its history, and scratch space for proposing.
-#[derive(Debug)]
 pub struct DraftSession {
     drafter: Arc<Drafter>,
     history: History,
+    matcher: Option<Matcher>,
     scratch: Scratch,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Scratch {
     evidence: Evidence,
     candidates: Candidates,
@@ -65,16 +72,17 @@ struct Scratch {
     expanded: Vec<Option<Expanded>>,
     queue: Vec<Choice>,
     chosen: Vec<Choice>,
+    mask: Vec<u32>,
 }
 
 impl DraftSession {
-    pub(super) fn new(drafter: Arc<Drafter>, prompt: &[u32]) -> Self {
+    pub(super) fn new(drafter: Arc<Drafter>, prompt: &[u32], matcher: Option<Matcher>) -> Self {
         let mut history = History::with_capacity(prompt.len() + 512);
         for &token in prompt {
             history.push(token);
         }
         let found = Vec::with_capacity(2 * OCCURRENCES);
-        Self { drafter, history, scratch: Scratch { found, ..Scratch::default() } }
+        Self { drafter, history, matcher, scratch: Scratch { found, ..Scratch::default() } }
     }
 
     /// Prompt and output so far.
@@ -94,7 +102,7 @@ impl DraftSession {
     /// The guesses most likely to be accepted, at most `budget`; fewer where more are not known or not worth it.
     pub fn propose(&mut self, budget: usize) -> DraftTree {
         let shared = self.drafter.read();
-        self.scratch.grow_tree(&shared, &self.history, budget);
+        self.scratch.grow_tree(&shared, &self.history, self.matcher.clone(), budget);
         drop(shared);
         let chosen = &self.scratch.chosen;
         let worth = match &self.drafter.settings().verify_cost {
@@ -106,7 +114,22 @@ impl DraftSession {
 
     /// Appends what was emitted (the bonus token included) and learns from it. `topk` has a row for the root and
     /// for each node of `tree`, or without a tree one for each emitted token: the row that it was chosen from.
-    pub fn update(&mut self, emitted: &[u32], tree: Option<&DraftTree>, topk: Option<TopK>) {
+    /// With a matcher, tokens that its grammar does not allow are an error, and nothing is appended.
+    pub fn update(
+        &mut self,
+        emitted: &[u32],
+        tree: Option<&DraftTree>,
+        topk: Option<TopK>,
+    ) -> Result<(), Error> {
+        if let Some(matcher) = &mut self.matcher {
+            let before = matcher.clone();
+            for &token in emitted {
+                if let Err(error) = matcher.accept(TokenId::new(token)) {
+                    *matcher = before;
+                    return Err(error);
+                }
+            }
+        }
         let drafter = Arc::clone(&self.drafter);
         let mut shared = drafter.write();
         let root = Context::of(self.history.tokens());
@@ -123,6 +146,7 @@ impl DraftSession {
                 None => recycle_chain(root, emitted, topk, recycled),
             }
         }
+        Ok(())
     }
 
     fn observe(&mut self, shared: &mut Shared, token: u32, learn: bool) {
@@ -148,7 +172,7 @@ fn common(frequent: &Frequent) -> &[u32] {
 
 impl Scratch {
     /// Fills `chosen` with the likeliest paths, most probable first.
-    fn grow_tree(&mut self, shared: &Shared, history: &History, budget: usize) {
+    fn grow_tree(&mut self, shared: &Shared, history: &History, matcher: Option<Matcher>, budget: usize) {
         self.places.clear();
         self.expanded.clear();
         self.queue.clear();
@@ -156,8 +180,9 @@ impl Scratch {
         if budget == 0 {
             return;
         }
-        let root = Expanded { context: Context::of(history.tokens()), ahead: 0, places: 0..0 };
-        self.expand(shared, history, -1, 1.0, root, budget);
+        let root = Expanded { context: Context::of(history.tokens()), ahead: 0, places: 0..0, matcher };
+        let start = Choice { token: 0, parent: -1, prob: 1.0, source: Source::Forced };
+        self.expand(shared, history, -1, start, root, budget);
         while let Some(choice) = self.queue.pop() {
             let node = self.chosen.len();
             self.chosen.push(choice);
@@ -171,8 +196,9 @@ impl Scratch {
                 context: above.context.then(choice.token),
                 ahead: above.ahead + 1,
                 places: above.places.clone(),
+                matcher: above.matcher.clone(),
             };
-            self.expand(shared, history, node as i32, choice.prob, place, remaining);
+            self.expand(shared, history, node as i32, choice, place, remaining);
         }
     }
 
@@ -182,13 +208,22 @@ impl Scratch {
         shared: &Shared,
         history: &History,
         node: i32,
-        prob: f32,
+        above: Choice,
         mut place: Expanded,
         remaining: usize,
     ) {
+        let prob = above.prob;
         self.expanded.resize((node + 2) as usize, None);
+        if self.queue.len() > remaining {
+            self.queue.drain(..self.queue.len() - remaining);
+        }
         if self.queue.len() == remaining && self.queue[0].prob >= prob * LIKELY {
             return; // hardly a child can outdo what is queued
+        }
+        if let Some(matcher) = place.matcher.as_mut().filter(|_| node >= 0) {
+            if matcher.accept(TokenId::new(above.token)).is_err() || matcher.is_terminated() {
+                return; // nothing follows the end
+            }
         }
         history.find(&place.context, place.ahead, &self.places[place.places], &mut self.found);
         place.places = self.places.len()..self.places.len() + self.found.len();
@@ -203,31 +238,69 @@ impl Scratch {
             shared.recycled.as_ref(),
             evidence,
         );
-        self.expanded[(node + 1) as usize] = Some(place);
-        if self.queue.len() > remaining {
-            self.queue.drain(..self.queue.len() - remaining);
-        }
         let least = if self.queue.len() == remaining { self.queue[0].prob / prob } else { 0.0 };
         let least_score = (least / (1.0 - least)).ln(); // minus infinity where anything goes
         let candidates = &mut self.candidates;
         let total = shared.calibration.score(evidence, common(&shared.frequent), least_score, candidates);
-        let prob = prob / total.max(1.0);
-        for i in 0..candidates.len {
-            if candidates.scores[i] <= least_score {
+        let mut prob = prob / total.max(1.0);
+        let mut forced = None;
+        if let Some(matcher) = &place.matcher {
+            prob *= keep_allowed(matcher, candidates, &mut self.mask);
+            if above.source == Source::Forced || candidates.len == 0 {
+                forced = matcher.forced_tokens().first().map(|id| id.get());
+            }
+        }
+        self.expanded[(node + 1) as usize] = Some(place);
+        if let Some(token) = forced {
+            // Forced bytes can be cut into tokens in more than one way: very likely, not certain.
+            let likely = above.prob * FORCED;
+            self.offer(Choice { token, parent: node, prob: likely, source: Source::Forced }, remaining);
+            prob *= 1.0 - FORCED;
+        }
+        for i in 0..self.candidates.len {
+            let candidates = &self.candidates;
+            if candidates.scores[i] <= least_score || Some(candidates.tokens[i]) == forced {
                 continue;
             }
-            let prob = prob * candidates.probs[i];
-            if self.queue.len() == remaining {
-                if self.queue[0].prob >= prob {
-                    continue;
-                }
-                self.queue.remove(0);
-            }
-            let at = self.queue.partition_point(|queued| queued.prob < prob);
             let (token, source) = (candidates.tokens[i], candidates.sources[i]);
-            self.queue.insert(at, Choice { token, parent: node, prob, source });
+            self.offer(Choice { token, parent: node, prob: prob * candidates.probs[i], source }, remaining);
         }
     }
+
+    /// Queues a choice if it is among the `remaining` likeliest.
+    fn offer(&mut self, choice: Choice, remaining: usize) {
+        if self.queue.len() == remaining {
+            if self.queue[0].prob >= choice.prob {
+                return;
+            }
+            self.queue.remove(0);
+        }
+        let at = self.queue.partition_point(|queued| queued.prob < choice.prob);
+        self.queue.insert(at, choice);
+    }
+}
+
+/// Drops the candidates that a grammar forbids before they cost budget; the factor by which the others become likelier,
+/// since the target's own law is renormalised over what is allowed.
+fn keep_allowed(matcher: &Matcher, candidates: &mut Candidates, mask: &mut Vec<u32>) -> f32 {
+    mask.resize(matcher.compiled().words(), 0);
+    matcher.fill(mask);
+    let (mut kept, mut named, mut allowed) = (0, 0.0, 0.0);
+    for i in 0..candidates.len {
+        let token = candidates.tokens[i] as usize;
+        named += candidates.probs[i];
+        if mask.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1) {
+            allowed += candidates.probs[i];
+            candidates.tokens[kept] = candidates.tokens[i];
+            candidates.scores[kept] = candidates.scores[i];
+            candidates.probs[kept] = candidates.probs[i];
+            candidates.sources[kept] = candidates.sources[i];
+            kept += 1;
+        }
+    }
+    candidates.len = kept;
+    let named = named.max(1.0);
+    1.0 / (1.0 - (named - allowed).min(0.9 * named) / named)
 }
 
 fn recycle_tree(root: &Context, tree: &DraftTree, topk: TopK, recycled: &mut Recycled) {

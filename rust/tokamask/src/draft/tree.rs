@@ -10,6 +10,8 @@ pub enum Source {
     Shared = 2,
     /// Runners-up of earlier logits.
     Recycled = 3,
+    /// A grammar that leaves no choice.
+    Forced = 5,
 }
 
 /// A node as the proposer chooses it: the parent is a place in the order of choice, -1 for the root.
