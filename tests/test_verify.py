@@ -1,6 +1,7 @@
 """Verification keeps exactly what the target would have written, or exactly its law."""
 
 import collections
+import functools
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tokamask as tm
+from tokamask import methods
 from tokamask.reference import verify as reference
 
 
@@ -60,6 +62,11 @@ VOCAB = 4
 
 def target_law(context):
     """A fixed random law that depends on everything before."""
+    return _target_law(tuple(context))
+
+
+@functools.cache
+def _target_law(context):
     law = np.random.default_rng([9, *context]).dirichlet(np.full(VOCAB, 0.6))
     law[law < 0.02] = 0  # some tokens never
     return law / law.sum()
@@ -92,7 +99,7 @@ def test_point_rule_has_the_law_of_the_target():
     tree = tm.DraftTree.from_paths([[0, 1, 2], [0, 2], [1, 1], [3]])
     laws = laws_of(tree)
     emitted = []
-    for step in range(4000):
+    for step in range(3000):
         ids, bonus, _ = tm.verify_sampled(tree, laws, rule="point", seed=5, step=step)
         written = [*ids.tolist(), bonus]
         draws = reference.Draws(6, step=step)
@@ -115,3 +122,118 @@ def test_laws_are_checked():
     with pytest.raises(tm.errors.ShapeError) as caught:
         tm.verify_sampled(tree, good, rule="greedy", seed=1)
     assert caught.value.name == "rule"
+
+
+def draft_law(context):
+    """A draft model that differs from the target."""
+    return _draft_law(tuple(context))
+
+
+@functools.cache
+def _draft_law(context):
+    return np.random.default_rng([4, *context]).dirichlet(np.full(VOCAB, 0.8))
+
+
+def drawn(shape, rng, replacement):
+    """A tree of the given parents with tokens drawn from the draft model, and its laws."""
+    token_ids, paths, left = [], {-1: []}, {}
+    for node, parent in enumerate(shape):
+        law = left.setdefault(parent, draft_law(paths[parent]))
+        token = int(rng.choice(VOCAB, p=law / law.sum()))
+        if not replacement:
+            left[parent] = np.where(np.arange(VOCAB) == token, 0, law)
+        token_ids.append(token)
+        paths[node] = [*paths[parent], token]
+    tree = tm.DraftTree(token_ids, shape)
+    return tree, np.array([draft_law(paths[node]) for node in range(-1, len(shape))])
+
+
+CHAIN, TREE = [-1, 0, 1], [-1, -1, -1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape"),
+    [("tokenwise", CHAIN), ("block", CHAIN), ("specinfer", TREE), ("sequoia", TREE), ("spectr", TREE)],
+)
+def test_sampled_rules_have_the_law_of_the_target(rule, shape):
+    rng = np.random.default_rng(8)
+    emitted, accepted = [], 0
+    for step in range(2000):
+        tree, drafts = drawn(shape, rng, rule != "sequoia")
+        ids, bonus, path = tm.verify_sampled(
+            tree, laws_of(tree), rule=rule, draft_probs=drafts, seed=7, step=step
+        )
+        assert tree.token_ids[path].tolist() == ids.tolist()
+        written = [*ids.tolist(), bonus]
+        accepted += len(ids)
+        draws = reference.Draws(8, step=step)
+        while len(written) < 2:
+            written.append(draws.token(target_law(written)))
+        emitted.append(written)
+    assert accepted > 700
+    assert chi_square_agrees(emitted, 1)
+    assert chi_square_agrees(emitted, 2)
+
+
+def test_dyspec_trees_have_the_law_of_the_target():
+    emitted = []
+    for step in range(1500):
+        tree, drafts = methods.dyspec_tree(lambda path: draft_law(path), 6, seed=2, step=step)
+        assert np.allclose(drafts, [draft_law(tree.path_ids(node)) for node in range(-1, len(tree))])
+        ids, bonus, _ = tm.verify_sampled(
+            tree, laws_of(tree), rule="sequoia", draft_probs=drafts, seed=3, step=step
+        )
+        written = [*ids.tolist(), bonus]
+        draws = reference.Draws(4, step=step)
+        while len(written) < 2:
+            written.append(draws.token(target_law(written)))
+        emitted.append(written)
+    assert chi_square_agrees(emitted, 1)
+    assert chi_square_agrees(emitted, 2)
+
+
+def test_a_draft_equal_to_the_target_is_accepted_whole():
+    rng = np.random.default_rng(1)
+    for rule in ("tokenwise", "block", "specinfer", "spectr"):
+        for step in range(50):
+            tree, drafts = drawn(CHAIN, rng, True)
+            ids, _, _ = tm.verify_sampled(tree, drafts, rule=rule, draft_probs=drafts, seed=1, step=step)
+            assert len(ids) == 3
+
+
+def test_block_verification_accepts_more_than_token_by_token():
+    rng = np.random.default_rng(5)
+    accepted = collections.Counter()
+    for step in range(2000):
+        tree, drafts = drawn(CHAIN, rng, True)
+        for rule in ("tokenwise", "block"):
+            ids, _, _ = tm.verify_sampled(
+                tree, laws_of(tree), rule=rule, draft_probs=drafts, seed=6, step=step
+            )
+            accepted[rule] += len(ids)
+    assert accepted["block"] > accepted["tokenwise"]
+
+
+def test_typical_acceptance_is_lossy_and_says_so():
+    tree = tm.DraftTree([1, 0], [-1, 0])
+    laws = np.array([[0.6, 0.4, 0.0], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7]])
+    ids, bonus, path = tm.draft.verify_typical_lossy(tree, laws)
+    assert (ids.tolist(), bonus, path.tolist()) == ([1, 0], 2, [0, 1])
+    assert tm.draft.verify_typical_lossy(tree, laws, epsilon=0.5, delta=9)[0].tolist() == []
+
+
+def test_rules_and_draft_laws_must_fit():
+    tree, good = tm.DraftTree([1, 2], [-1, -1]), np.full((3, 3), 1 / 3)
+    for arguments, name in (
+        ({"rule": "specinfer"}, "draft_probs"),
+        ({"rule": "point", "draft_probs": good}, "draft_probs"),
+        ({"rule": "specinfer", "draft_probs": good[:, :2]}, "draft_probs"),
+        ({"rule": "block", "draft_probs": good}, "tree"),
+        ({"rule": "tokenwise", "draft_probs": good}, "tree"),
+    ):
+        with pytest.raises(tm.errors.ShapeError) as caught:
+            tm.verify_sampled(tree, good, seed=1, **arguments)
+        assert caught.value.name == name
+    with pytest.raises(tm.errors.ShapeError) as caught:
+        tm.verify_sampled(tree, good[:, :2], seed=1)
+    assert caught.value.name == "tree"

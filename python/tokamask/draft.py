@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -300,11 +300,15 @@ def verify_greedy(
     return tree.token_ids[accepted], targets[reached + 1], accepted
 
 
+Rule: TypeAlias = Literal["point", "tokenwise", "specinfer", "sequoia", "spectr", "block"]
+
+
 def verify_sampled(
     tree: DraftTree,
     target_probs: npt.ArrayLike,
     *,
-    rule: Literal["point"] = "point",
+    rule: Rule = "point",
+    draft_probs: npt.ArrayLike | None = None,
     seed: int,
     row: int = 0,
     step: int = 0,
@@ -318,8 +322,12 @@ def verify_sampled(
     target_probs : float [n + 1, vocab_size]
         The target's law at each position of the forward pass, after temperature, filters and masks: row 0 after
         the root, row ``i + 1`` after node ``i``. Rows need not be normalised.
-    rule : "point"
-        How guesses came about. "point": not by chance, as those of a :class:`Drafter`.
+    rule : str
+        How the guesses came about. ``"point"``: not by chance, as those of a :class:`Drafter`. By sampling a draft
+        model: ``"tokenwise"`` or ``"block"`` for a chain, ``"specinfer"`` or ``"spectr"`` for siblings drawn
+        independently, ``"sequoia"`` for siblings drawn without replacement; each kind in the order of drawing.
+    draft_probs : float [n + 1, vocab_size]
+        The draft's law at each position, which its children were drawn from; not for "point".
     seed, row, step : int
         What the random numbers are a function of: a step of a stream must not be used twice.
 
@@ -335,7 +343,7 @@ def verify_sampled(
     Raises
     ------
     ShapeError
-        Rows that do not fit the tree, or a row that is not a law.
+        Rows that do not fit the tree, a row that is not a law, or a tree that does not fit the rule.
 
     Examples
     --------
@@ -345,15 +353,56 @@ def verify_sampled(
     ([5, 6], 7)
 
     """
-    if rule not in _RULES:
-        raise _shape_error("rule", f"one of {', '.join(_RULES)}", repr(rule))
+    if rule != "point" and rule not in _SAMPLED:
+        raise _shape_error("rule", f"one of point, {', '.join(_SAMPLED)}", repr(rule))
     laws = _laws("target_probs", target_probs, len(tree) + 1)
+    _check_tokens(tree, laws)
     draws = reference.Draws(seed, row, step)
-    ids, bonus, path = _RULES[rule](tree.token_ids.tolist(), tree.parents.tolist(), laws, draws)
+    token_ids, parents = tree.token_ids.tolist(), tree.parents.tolist()
+    if rule == "point":
+        if draft_probs is not None:
+            raise _shape_error("draft_probs", 'None for "point"', "laws")
+        ids, bonus, path = reference.verify_point(token_ids, parents, laws, draws)
+    else:
+        if draft_probs is None:
+            raise _shape_error("draft_probs", f"float [{len(tree) + 1}, vocab_size] for {rule!r}", "None")
+        drafts = _laws("draft_probs", draft_probs, len(tree) + 1)
+        if drafts.shape != laws.shape:
+            raise _shape_error("draft_probs", f"float {list(laws.shape)}", _describe(drafts))
+        if rule in ("tokenwise", "block") and parents != list(range(-1, len(tree) - 1)):
+            raise _shape_error("tree", f"a chain for {rule!r}", str(parents))
+        ids, bonus, path = _SAMPLED[rule](token_ids, parents, laws, drafts, draws)
     return np.array(ids, np.int32), bonus, np.array(path, np.int32)
 
 
-_RULES = {"point": reference.verify_point}
+def verify_typical_lossy(
+    tree: DraftTree, target_probs: npt.ArrayLike, *, epsilon: float = 0.09, delta: float = 0.3
+) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]:
+    """NOT exact: keeps the longest path of tokens that the target finds typical. The output's law is not the target's.
+
+    A token is typical if its probability exceeds ``min(epsilon, delta * exp(-entropy))``. Arguments and results are those
+    of :func:`verify_sampled`.
+    """
+    laws = _laws("target_probs", target_probs, len(tree) + 1)
+    _check_tokens(tree, laws)
+    ids, bonus, path = reference.verify_typical_lossy(
+        tree.token_ids.tolist(), tree.parents.tolist(), laws, epsilon, delta
+    )
+    return np.array(ids, np.int32), bonus, np.array(path, np.int32)
+
+
+_SAMPLED = {
+    "tokenwise": reference.verify_tokenwise,
+    "specinfer": reference.verify_siblings,
+    "sequoia": reference.verify_sequoia,
+    "spectr": reference.verify_spectr,
+    "block": reference.verify_block,
+}
+
+
+def _check_tokens(tree: DraftTree, laws: npt.NDArray[np.float64]) -> None:
+    if len(tree) and int(tree.token_ids.max()) >= laws.shape[1]:
+        raise _shape_error("tree", f"token ids below vocab_size {laws.shape[1]}", f"{tree.token_ids.max()}")
 
 
 def _laws(name: str, values: npt.ArrayLike, rows: int) -> npt.NDArray[np.float64]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokamask.draft import DraftTree
+from tokamask.reference.verify import Draws
 
 Rows = Sequence[Sequence[int]]
 Nodes = list[tuple[int, int]]
@@ -708,6 +709,49 @@ def suffix_array(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
             break
         span *= 2
     return order.astype(np.int64)
+
+
+def dyspec_tree(
+    law: Callable[[list[int]], npt.NDArray[np.float64]], nodes: int, *, seed: int, step: int = 0
+) -> tuple[DraftTree, npt.NDArray[np.float64]]:
+    """A tree sampled from a draft model, grown where acceptance is likeliest; and the draft's law at each position.
+
+    ``law(path)`` is the draft model's law after the root and a path. Siblings are drawn without replacement, so verify with
+    ``rule="sequoia"``. Source: Y. Xiong et al., "DySpec: faster speculative decoding with dynamic token tree structure" (2024).
+    """
+    draws = Draws(seed, 1, step)
+    root = np.asarray(law([]), np.float64)
+    laws, paths = [root / root.sum()], list[list[int]]([[]])
+    chosen: Nodes = []
+    heap = [
+        (-1.0, 0, 0, laws[0])
+    ]  # likelihood that the slot is reached, order, position, what is left of the law
+    count = 0
+    while heap and len(chosen) < nodes:
+        value, _, position, left = heapq.heappop(heap)
+        if not left.sum() > 0:
+            continue
+        token = draws.token(left)
+        p = float(left[token] / left.sum())
+        chosen.append((token, position - 1))
+        paths.append([*paths[position], token])
+        after = np.asarray(law(paths[-1]), np.float64)
+        laws.append(after / after.sum())
+        rest = left.copy()
+        rest[token] = 0
+        heapq.heappush(heap, (value * p, count + 1, len(chosen), laws[-1]))
+        heapq.heappush(heap, (value * (1 - p), count + 2, position, rest))
+        count += 2
+    order = _breadth_first(chosen)
+    return DraftTree.from_nodes(chosen), np.array([laws[0], *(laws[i + 1] for i in order)])
+
+
+def _breadth_first(nodes: Nodes) -> list[int]:
+    """Node numbers in the order of :meth:`DraftTree.from_nodes`: by the places of their ancestors, then as drawn."""
+    above: list[tuple[int, ...]] = []
+    for i, (_, parent) in enumerate(nodes):
+        above.append((*(above[parent] if parent >= 0 else ()), i))
+    return sorted(range(len(nodes)), key=lambda i: (len(above[i]), above[i]))
 
 
 class Method(Protocol):
