@@ -2,35 +2,35 @@
 // head. This is the plain kernel, for float32 and for cards without the tensor-core path of indexer_scores_mma.cu.
 //
 // q       [rows, HEADS, HEAD_DIM] ELEMENT, weights [rows, HEADS] float32 (any sign; scales belong in here)
-// keys    paged [pages, page_size, HEAD_DIM] ELEMENT, strides in elements, rows 16-byte aligned
+// keys    paged [pages, page_size, HEAD_DIM] KEY, strides in elements, rows 16-byte aligned
 // page_table [rows or 1, max_pages] int32 or null (keys one after another); row_stride steps through it, or through the keys, from
 //         row to row (0: one for all)
-// lengths [rows] int32: tokens that a row sees, `unit` to a key
-// candidates [rows, count] int32 or null: score these keys instead of 0 .. count - 1; outside [0, length) is a hole
-// scores  [rows, count] float32; -inf for holes and beyond the length
+// positions [rows] int32: a row sees tokens 0 .. positions[row], `unit` to a key; -1: none
+// candidates [rows, count] int32 or null: score these keys instead of 0 .. count - 1; what the row does not see is a hole
+// scores  [rows, count] float32; -inf for holes and for what a row does not see
 // grid (rows, ceil(count / 32)), block 128: four threads share a token, each a quarter of the heads.
 #include "tokamask/block.cuh"
 #include "tokamask/indexer.cuh"
 
 namespace {
 using namespace tokamask;
-constexpr int kTokens = 32, kChunk = Chunk<ELEMENT>::size, kParts = 4;
+constexpr int kTokens = 32, kChunk = Chunk<KEY>::size, kParts = 4;
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(128, 8)
-indexer_scores(const ELEMENT* q, const float* weights, const ELEMENT* keys, const int32_t* page_table, const int32_t* lengths,
+indexer_scores(const ELEMENT* q, const float* weights, const KEY* keys, const int32_t* page_table, const int32_t* positions,
                const int32_t* candidates, float* scores, int64_t page_stride, int64_t token_stride, int64_t row_stride,
                int32_t page_size, int32_t count, int32_t unit) {
     __shared__ float tile[kTokens][HEAD_DIM + 1];  // one more: threads of a warp walk down a column
     __shared__ float query[HEAD_DIM];
     __shared__ float sums[kParts][kTokens];
     const int64_t row = blockIdx.x;
-    const IndexedKeys<ELEMENT> index = indexed_keys(row, keys, page_table, lengths, candidates, page_stride, token_stride, row_stride, page_size, count, unit);
+    const IndexedKeys<KEY> index = indexed_keys(row, keys, page_table, positions, candidates, page_stride, token_stride, row_stride, page_size, count, unit);
     const int first = int(blockIdx.y) * kTokens;
     for (int i = threadIdx.x; i < kTokens * HEAD_DIM / kChunk; i += 128) {
         const int t = i / (HEAD_DIM / kChunk), column = i % (HEAD_DIM / kChunk) * kChunk, token = index.token(first + t);
         float x[kChunk];
-        unpack_chunk<ELEMENT>(token >= 0 ? load_chunk(index.row(token) + column) : make_uint4(0, 0, 0, 0), x);
+        unpack_chunk<KEY>(token >= 0 ? load_chunk(index.row(token) + column) : make_uint4(0, 0, 0, 0), x);
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) tile[t][column + j] = x[j];
     }

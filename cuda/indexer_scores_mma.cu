@@ -14,13 +14,13 @@ __device__ __forceinline__ uint32_t pair_at(const ELEMENT* at) { return *reinter
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-indexer_scores_mma(const ELEMENT* q, const float* weights, const ELEMENT* keys, const int32_t* page_table, const int32_t* lengths,
+indexer_scores_mma(const ELEMENT* q, const float* weights, const ELEMENT* keys, const int32_t* page_table, const int32_t* positions,
                    const int32_t* candidates, float* scores, int64_t page_stride, int64_t token_stride, int64_t row_stride,
                    int32_t page_size, int32_t count, int32_t unit) {
     __shared__ __align__(16) ELEMENT query[HEADS][kRow];
     __shared__ __align__(16) ELEMENT tile[kTile][kRow];
     const int64_t row = blockIdx.x;
-    const IndexedKeys<ELEMENT> index = indexed_keys(row, keys, page_table, lengths, candidates, page_stride, token_stride, row_stride, page_size, count, unit);
+    const IndexedKeys<ELEMENT> index = indexed_keys(row, keys, page_table, positions, candidates, page_stride, token_stride, row_stride, page_size, count, unit);
     const int fragment_row = lane_index() >> 2, pair = lane_index() & 3;
     for (int i = threadIdx.x; i < HEADS * HEAD_DIM / kChunk; i += 128) {
         const int h = i / (HEAD_DIM / kChunk), column = i % (HEAD_DIM / kChunk) * kChunk;

@@ -1,21 +1,22 @@
 // Page bounds and page scores after Quest: for each page and channel the least and greatest key value, and for a query the
 // greatest score that any key between them could have.
 //
-// quest_bounds: keys paged [pages, page_size, num_kv_heads, HEAD_DIM] ELEMENT give lower, upper [pages, num_kv_heads, HEAD_DIM] ELEMENT for
+// quest_bounds: keys paged [pages, page_size, num_kv_heads, HEAD_DIM] ELEMENT give low, high [pages, num_kv_heads, HEAD_DIM] float32 for
 //   the pages that page_table [batch, max_pages] names, over the rows that seq_lens [batch] says are filled; pages without
-//   filled rows are left alone. grid (max_pages, num_kv_heads, batch), block HEAD_DIM / chunk lanes rounded up to 32.
+//   filled rows are left alone. grid (max_pages, num_kv_heads, batch), block 64.
 // quest_scores: q [batch, num_kv_heads * GROUP, HEAD_DIM] ELEMENT gives scores [batch, num_kv_heads, max_pages] float32, the maximum over the group
-//   of sum_c max(q_c lower_c, q_c upper_c); -inf for pages beyond the sequence. grid (ceil(max_pages / 4), num_kv_heads, batch), block 128.
+//   of sum_c max(q_c low_c, q_c high_c); +inf for the newest page, -inf for pages beyond the sequence. grid (ceil(max_pages / 4), num_kv_heads, batch), block 128.
 #include "tokamask/attention.cuh"
 
 namespace {
 using namespace tokamask;
 constexpr int kChunk = Chunk<ELEMENT>::size;
-constexpr int kLanes = HEAD_DIM / kChunk < 32 ? HEAD_DIM / kChunk : 32, kLoads = HEAD_DIM / (kChunk * kLanes), kPages = 32 / kLanes;
+// Of the float bounds: four channels to a load.
+constexpr int kLanes = HEAD_DIM / 4 < 32 ? HEAD_DIM / 4 : 32, kLoads = HEAD_DIM / (4 * kLanes), kPages = 32 / kLanes;
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(64, 16)
-quest_bounds(const ELEMENT* keys, const int32_t* page_table, const int32_t* seq_lens, ELEMENT* lower, ELEMENT* upper, int64_t page_stride,
+quest_bounds(const ELEMENT* keys, const int32_t* page_table, const int32_t* seq_lens, float* low, float* high, int64_t page_stride,
              int64_t token_stride, int64_t head_stride, int32_t page_size, int32_t max_pages) {
     const int slot = blockIdx.x, kv_head = blockIdx.y, num_kv_heads = gridDim.y;
     const int64_t sequence = blockIdx.z;
@@ -39,32 +40,33 @@ quest_bounds(const ELEMENT* keys, const int32_t* page_table, const int32_t* seq_
     const int64_t to = (page * num_kv_heads + kv_head) * HEAD_DIM + column;
 #pragma unroll
     for (int j = 0; j < kChunk; ++j) {
-        store(lower + to + j, least[j]);
-        store(upper + to + j, greatest[j]);
+        low[to + j] = least[j];
+        high[to + j] = greatest[j];
     }
 }
 
 extern "C" __global__ void __launch_bounds__(128, 8)
-quest_scores(const ELEMENT* q, const ELEMENT* lower, const ELEMENT* upper, const int32_t* page_table, const int32_t* seq_lens, float* scores,
+quest_scores(const ELEMENT* q, const float* low, const float* high, const int32_t* page_table, const int32_t* seq_lens, float* scores,
              int32_t page_size, int32_t max_pages) {
     __shared__ float query[GROUP][HEAD_DIM];
     const int kv_head = blockIdx.y, num_kv_heads = gridDim.y;
     const int64_t sequence = blockIdx.z, head = sequence * num_kv_heads + kv_head;
     for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += 128) query[i / HEAD_DIM][i % HEAD_DIM] = to_float(q[head * GROUP * HEAD_DIM + i]);
     __syncthreads();
-    const int slot = (int(blockIdx.x) * 4 + warp_index()) * kPages + lane_index() / kLanes, column = lane_index() % kLanes * kChunk;
-    const bool inside = slot < max_pages && int64_t(slot) * page_size < seq_lens[sequence];
+    const int slot = (int(blockIdx.x) * 4 + warp_index()) * kPages + lane_index() / kLanes, column = lane_index() % kLanes * 4;
+    const int used = ceil_div(seq_lens[sequence], page_size);
+    const bool inside = slot < max_pages && slot < used;
     const int64_t at = inside ? (int64_t(page_table[sequence * max_pages + slot]) * num_kv_heads + kv_head) * HEAD_DIM + column : 0;
-    float low[kLoads][kChunk], high[kLoads][kChunk];
+    float least[kLoads][4], greatest[kLoads][4];
 #pragma unroll
     for (int l = 0; l < kLoads; ++l) {
         uint4 a = make_uint4(0, 0, 0, 0), b = a;
         if (inside) {
-            a = load_chunk(lower + at + l * kLanes * kChunk);
-            b = load_chunk(upper + at + l * kLanes * kChunk);
+            a = __ldg(reinterpret_cast<const uint4*>(low + at + l * kLanes * 4));
+            b = __ldg(reinterpret_cast<const uint4*>(high + at + l * kLanes * 4));
         }
-        unpack_chunk<ELEMENT>(a, low[l]);
-        unpack_chunk<ELEMENT>(b, high[l]);
+        unpack_chunk<f32>(a, least[l]);
+        unpack_chunk<f32>(b, greatest[l]);
     }
     float best = negative_infinity();
 #pragma unroll
@@ -73,11 +75,23 @@ quest_scores(const ELEMENT* q, const ELEMENT* lower, const ELEMENT* upper, const
 #pragma unroll
         for (int l = 0; l < kLoads; ++l)
 #pragma unroll
-            for (int j = 0; j < kChunk; ++j) {
-                const float x = query[h][column + l * kLanes * kChunk + j];
-                bound = fmaf(x, x < 0.f ? low[l][j] : high[l][j], bound);
+            for (int j = 0; j < 4; ++j) {
+                const float x = query[h][column + l * kLanes * 4 + j];
+                bound = fmaf(x, x < 0.f ? least[l][j] : greatest[l][j], bound);
             }
         best = fmaxf(best, lanes_sum<kLanes>(bound));
     }
-    if (column == 0 && slot < max_pages) scores[head * max_pages + slot] = inside ? best : negative_infinity();
+    if (column == 0 && slot < max_pages) scores[head * max_pages + slot] = !inside ? negative_infinity() : slot == used - 1 ? -negative_infinity() : best;
+}
+
+// quest_page_tokens: pages [rows, count] int32 (positions in the page table, -1 for none) become tokens [rows, count * page_size] int32, -1 where
+//   there is none; seq_lens [rows / heads]. grid (rows, count), block 64.
+extern "C" __global__ void __launch_bounds__(64, 16)
+quest_page_tokens(const int32_t* pages, const int32_t* seq_lens, int32_t* tokens, int32_t count, int32_t page_size, int32_t heads) {
+    const int64_t row = blockIdx.x;
+    const int page = pages[row * count + blockIdx.y], length = seq_lens[row / heads];
+    for (int i = threadIdx.x; i < page_size; i += 64) {
+        const int token = page * page_size + i;
+        tokens[(row * count + blockIdx.y) * page_size + i] = page >= 0 && token < length ? token : -1;
+    }
 }

@@ -7,10 +7,8 @@
 //          the value behind it serves all rows. One seed: row b draws from stream b; a seed per row: each from stream 0.
 // tokens   [batch] int32 (-1: nothing is live), logprobs [batch] float32
 // grid (batch), block 512. Words of the mask that are 0 cost no read of logits.
-#include "tokamask/exp2.cuh"
-#include "tokamask/logits.cuh"
-#include "tokamask/radix.cuh"
 #include "tokamask/random.cuh"
+#include "tokamask/sampling.cuh"
 
 namespace {
 using namespace tokamask;
@@ -23,44 +21,14 @@ struct Cut {
     uint32_t ties;
 };
 
-struct Law {
-    float best, scale;
-    uint64_t floor;  // min-p: lighter tokens are out
-
-    __device__ __forceinline__ uint64_t weight(float x) const {  // step 3
-        const float below = x == best ? 0.0f : __fsub_rn(x, best);
-        return mass(__fmul_rn(below, scale));
-    }
-    __device__ __forceinline__ uint64_t kept_weight(float x) const {
-        const uint64_t w = weight(x);
-        return w >= floor ? w : 0;
-    }
-};
-
-// Calls item(token, logit) for every live token of the tiles that fall to this warp, strided over the block.
-template <class Item> __device__ __forceinline__ void visit_live(const Row& row, Item item) {
-    for (int base = warp_index() * Row::tile; base < row.vocab_size; base += kWarps * Row::tile) {
-        float x[Row::chunk];
-        const uint32_t live = row.read(base, x);
-#pragma unroll
-        for (int j = 0; j < Row::chunk; ++j)
-            if (live >> j & 1u) item(row.first(base) + j, x[j]);
-    }
-}
-
-template <class T> __device__ __forceinline__ T warp_sum(T x) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(TM_ALL_LANES, x, d);
-    return x;
-}
-
 struct Shared {
     union {
         RadixShared<kThreads, int> count;
         RadixShared<kThreads, uint64_t> weigh;
     };
-    uint64_t best[kWarps], weight[kWarps];
-    uint32_t ties[kWarps], live[kWarps];
+    BestShared<kThreads> best;
+    uint64_t weight[kWarps];
+    uint32_t ties[kWarps];
 };
 
 // What one segment holds beyond its ties: the kept weight above the cut, and how many tokens lie on the cut.
@@ -88,20 +56,20 @@ __device__ __forceinline__ Segment measure(const Row& row, const Law& law, Cut c
 __device__ __forceinline__ Cut filter(const Row& row, const Law& law, int live, uint32_t best_key, int top_k, float top_p, Shared& shared) {
     Cut cut{0, 0xffffffffu};
     if (top_k > 0 && top_k < row.vocab_size && top_k < live) {
-        const auto visit = [&](auto weigh) { visit_live(row, [&](int, float x) { weigh(ordered_key(x), 1); }); };
+        const auto visit = [&](auto weigh) { visit_live<kThreads>(row, [&](int, float x) { weigh(ordered_key(x), 1); }); };
         const RadixThreshold<int> threshold = radix_threshold<kThreads, int>(visit, top_k, shared.count);
         cut = {threshold.key, uint32_t(threshold.needed)};
         __syncthreads();
     }
     if (!(top_p < 1.0f)) return cut;
     uint64_t total = 0;
-    visit_live(row, [&](int, float x) { total += ordered_key(x) > cut.key ? law.weight(x) : 0; });
+    visit_live<kThreads>(row, [&](int, float x) { total += ordered_key(x) > cut.key ? law.weight(x) : 0; });
     block_exclusive_sum<kThreads>(total, &total, shared.weight);
     if (cut.key) total += cut.ties * law.weight(score_of_key(cut.key));
     const uint64_t part = uint64_t(__fmul_rn(fmaxf(top_p, 0.0f), 18446744073709551616.0f)), need = __umul64hi(total, part);
     if (need == 0) return {best_key, 1};
     const auto visit = [&](auto weigh) {
-        visit_live(row, [&](int, float x) {
+        visit_live<kThreads>(row, [&](int, float x) {
             const uint32_t key = ordered_key(x);
             const uint64_t w = key >= cut.key ? law.weight(x) : 0;
             if (w) weigh(key, w);
@@ -124,42 +92,18 @@ sample(const ELEMENT* logits, const int32_t* bitmask, const int32_t* rows, const
     const int64_t mask_row = rows ? rows[b] : b;
     const Row row(logits + b * stride, bitmask && mask_row >= 0 ? bitmask + mask_row * words : nullptr, vocab_size);
 
-    // Steps 1 and 2: the greatest live logit, lowest index among equals, as one integer to compare.
-    uint64_t best = 0;
-    uint32_t live = 0;
-    visit_live(row, [&](int token, float x) {
-        const uint64_t candidate = uint64_t(ordered_key(x)) << 32 | (0xffffffffu - uint32_t(token));
-        best = best > candidate ? best : candidate;
-        ++live;
-    });
-#pragma unroll
-    for (int d = 16; d; d >>= 1) {
-        const uint64_t other = __shfl_xor_sync(TM_ALL_LANES, best, d);
-        best = best > other ? best : other;
-    }
-    live = warp_sum(live);
-    if (lane_index() == 0) {
-        shared.best[warp_index()] = best;
-        shared.live[warp_index()] = live;
-    }
-    __syncthreads();
-    live = 0;
-    for (int w = 0; w < kWarps; ++w) {
-        best = best > shared.best[w] ? best : shared.best[w];
-        live += shared.live[w];
-    }
+    const Best best = find_best<kThreads>(row, shared.best);  // steps 1 and 2
     if (temperatures) temperature = temperatures[b];
-    if (live == 0 || !(temperature > 0.0f)) {
+    if (best.live == 0 || !(temperature > 0.0f)) {
         if (threadIdx.x == 0) {
-            tokens[b] = live ? int32_t(0xffffffffu - uint32_t(best)) : -1;
-            logprobs[b] = live ? 0.0f : negative_infinity();
+            tokens[b] = best.token;
+            logprobs[b] = best.live ? 0.0f : negative_infinity();
         }
         return;
     }
 
-    const uint32_t best_key = uint32_t(best >> 32);
-    Law law{score_of_key(best_key), fminf(fmaxf(__fdiv_rn(1.4426950408889634f, temperature), 1.17549435e-38f), 3.402823466e38f), 0};
-    const Cut cut = filter(row, law, int(live), best_key, top_ks ? top_ks[b] : top_k, top_ps ? top_ps[b] : top_p, shared);
+    Law law{score_of_key(best.key), law_scale(temperature), 0};
+    const Cut cut = filter(row, law, int(best.live), best.key, top_ks ? top_ks[b] : top_k, top_ps ? top_ps[b] : top_p, shared);
     if (min_ps) min_p = min_ps[b];
     if (min_p > 0.0f) law.floor = uint64_t(__fmul_rn(fminf(min_p, 1.0f), 1099511627776.0f));  // step 6
     const uint64_t tie_weight = cut.key ? law.kept_weight(score_of_key(cut.key)) : 0;

@@ -1,8 +1,7 @@
 // Scores of every cached token for one query per sequence, and what a softmax over them needs: the first step of selectors that
 // rank tokens by attention weight (TokenSelect; FASA with a side cache of the dominant dimensions only).
 //
-// q       [batch, num_kv_heads * GROUP, q_dim] ELEMENT
-// dims    [num_kv_heads, HEAD_DIM] int32 or null: which elements of q make the query of a KV head (null: q_dim = HEAD_DIM)
+// q       [batch, num_kv_heads * GROUP, HEAD_DIM] ELEMENT
 // keys    paged [pages, page_size, num_kv_heads, HEAD_DIM] ELEMENT, strides in elements, rows 16-byte aligned
 // page_table [batch, max_pages] int32, seq_lens [batch] int32
 // scores  [batch, num_q_heads, max_tokens] float32: scale * q . k; -inf outside [skip_first, seq_len - skip_last)
@@ -17,17 +16,14 @@ constexpr int kLanes = HEAD_DIM / kChunk < 32 ? HEAD_DIM / kChunk : 32, kLoads =
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(128, 8)
-token_scores(const ELEMENT* q, const int32_t* dims, const ELEMENT* keys, const int32_t* page_table, const int32_t* seq_lens, float* scores,
-             float* maxima, float* sums, int64_t page_stride, int64_t token_stride, int64_t head_stride, int32_t q_dim,
+token_scores(const ELEMENT* q, const ELEMENT* keys, const int32_t* page_table, const int32_t* seq_lens, float* scores,
+             float* maxima, float* sums, int64_t page_stride, int64_t token_stride, int64_t head_stride,
              int32_t page_size, int32_t max_pages, int32_t max_tokens, int32_t skip_first, int32_t skip_last, float scale) {
     __shared__ float query[GROUP][HEAD_DIM];
     __shared__ float tile[GROUP][kTile];
     const int kv_head = blockIdx.y, num_kv_heads = gridDim.y;
     const int64_t sequence = blockIdx.z, first_head = (sequence * num_kv_heads + kv_head) * GROUP;
-    for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += 128) {
-        const int h = i / HEAD_DIM, j = i % HEAD_DIM;
-        query[h][j] = to_float(q[(first_head + h) * q_dim + (dims ? dims[kv_head * HEAD_DIM + j] : j)]) * scale;
-    }
+    for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += 128) query[i / HEAD_DIM][i % HEAD_DIM] = to_float(q[first_head * HEAD_DIM + i]) * scale;
     __syncthreads();
 
     const int first = int(blockIdx.x) * kTile, begin = skip_first, end = seq_lens[sequence] - skip_last;

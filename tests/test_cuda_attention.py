@@ -63,7 +63,7 @@ def test_sparse_decode(engine, element, head_dim, group):  # noqa: F811
 
 
 @pytest.mark.sanitized
-@pytest.mark.parametrize("lens", [(0, 1), (15, 16), (17, 64)])
+@pytest.mark.parametrize("lens", [(17, 64)] if QUICK else [(0, 1), (15, 16), (17, 64)])
 def test_decode(engine, lens):  # noqa: F811
     case, lens = paged_case(3), np.array(lens, np.int32)
     got = engine.call("attention", "decode", *case, seq_lens=lens, return_lse=True)

@@ -149,6 +149,11 @@ KERNEL_TESTS = {
     "indexer_scores_mma": "test_cuda_indexer.py",
     "hisa": "test_cuda_indexer.py",
     "take": "test_cuda_indexer.py",
+    "fasa_query": "test_cuda_selection.py",
+    "unmask": "test_cuda_reduction.py",
+    "greedy_select": "test_cuda_reduction.py",
+    "tome_merge": "test_cuda_reduction.py",
+    "lightning": "test_cuda_reduction.py",
 }
 
 
@@ -178,6 +183,7 @@ def test_every_kernel_has_its_tests_listed():
         assert "pytest.mark.sanitized" in (TESTS / file).read_text()
 
 
+@pytest.mark.timeout(1200)
 def test_kernels_under_the_address_sanitizer():
     """One test of each kernel, those marked ``sanitized``; the others in the thorough run."""
     files = sorted(f"tests/{file}" for file in set(KERNEL_TESTS.values()))

@@ -43,7 +43,7 @@ def test_tree_decode(engine, element, head_dim, group, nodes):  # noqa: F811
     )  # a tree and a chain
     mask[0, -1] = 0  # padding
     lens = np.array([0, 19], np.int32)
-    for masks in (mask, mask[:1], mask[1]):
+    for masks in (mask[1],) if QUICK else (mask, mask[:1], mask[1]):
         o, lse = engine.call(
             "attention", "tree_decode", q, k, v, table, masks, k_tree, v_tree, seq_lens=lens, return_lse=True
         )
@@ -58,7 +58,7 @@ def test_tree_decode(engine, element, head_dim, group, nodes):  # noqa: F811
 def test_verify_tree():
     """Against the CPU's verify_greedy: random trees over few tokens, duplicates among siblings included."""
     rng = np.random.default_rng(1)
-    for nodes in (1, 5, 32, 33, 100):
+    for nodes in (33,) if QUICK else (1, 5, 32, 33, 100):
         parents = np.stack([random_parents(rng, nodes) for _ in range(8)])
         parents[6], parents[7] = np.arange(-1, nodes - 1), -1  # a chain, a star
         tokens = rng.integers(0, 3, parents.shape).astype(np.int32)

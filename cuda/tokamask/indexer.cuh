@@ -24,14 +24,14 @@ template <class E> struct IndexedKeys {
 };
 
 // The keys of one row of a launch: `stride` steps through the page table, or without one through the keys (0: shared by all rows);
-// lengths count tokens, of which `unit` make a key (blocks of HISA).
+// a row sees the tokens up to its position, `unit` of which make a key (blocks of HISA).
 template <class E>
-__device__ __forceinline__ IndexedKeys<E> indexed_keys(int64_t row, const E* keys, const int32_t* page_table, const int32_t* lengths,
+__device__ __forceinline__ IndexedKeys<E> indexed_keys(int64_t row, const E* keys, const int32_t* page_table, const int32_t* positions,
                                                        const int32_t* candidates, int64_t page_stride, int64_t token_stride, int64_t stride,
                                                        int32_t page_size, int32_t count, int32_t unit) {
     const E* first = page_table ? keys : keys + row * stride;
     const int32_t *table = page_table ? page_table + row * stride : nullptr, *chosen = candidates ? candidates + row * count : nullptr;
-    return {first, table, chosen, page_size, count, (lengths[row] + unit - 1) / unit, page_stride, token_stride};
+    return {first, table, chosen, page_size, count, (positions[row] + unit) / unit, page_stride, token_stride};
 }
 
 }  // namespace tokamask

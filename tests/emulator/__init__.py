@@ -185,9 +185,10 @@ class EmulatedDevice:
 
     def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         array = np.empty(tuple(shape), "uint16" if dtype == "bfloat16" else dtype)
-        array.fill(
-            {"f": np.nan, "i": -7, "u": np.iinfo("uint16").max}[array.dtype.kind]
-        )  # 0xFFFF is a NaN of bfloat16
+        if array.dtype.kind == "u":
+            array.fill(np.iinfo(array.dtype).max)  # 0xFFFF is a NaN of bfloat16
+        else:
+            array.fill({"f": np.nan, "i": -7, "b": True}[array.dtype.kind])
         return array
 
     def launch(self, kernel, entry, defines, grid, threads, arguments, shared_bytes=0) -> None:

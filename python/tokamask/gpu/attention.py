@@ -226,3 +226,44 @@ def tree_decode(
     o, lse = merge_states(device, part, part_lse, out=out.reshape(batch * nodes, num_q_heads, head_dim))
     o, lse = o.reshape(batch, nodes, num_q_heads, head_dim), lse.reshape(batch, nodes, num_q_heads)
     return (o, lse) if return_lse else o
+
+
+def lightning(
+    device: Device, q: Any, k: Any, v: Any, decay: Any, *, state: Any = None, out: Any = None
+) -> tuple[Any, Any]:
+    """As :func:`tokamask.attention.lightning`; keys of 32, 64 or 128 dimensions."""
+    axes: Axes = [("batch", None), ("heads", None), ("tokens", None), ("dk", None)]
+    query = expect(operand("q", q), FLOATS, axes)
+    batch, heads, tokens, dk = query.shape
+    keys = expect(
+        operand("k", k),
+        query.element,
+        list(zip(("batch", "heads", "tokens", "dk"), query.shape, strict=True)),
+    )
+    values = expect(
+        operand("v", v), query.element, [("batch", batch), ("heads", heads), ("tokens", tokens), ("dv", None)]
+    )
+    dv = values.shape[3]
+    slopes = expect(operand("decay", decay), "f32", [("heads", heads)])
+    if state is None:
+        state = device.empty((batch, heads, dk, dv), "float32")
+        state[...] = 0
+    carried = expect(
+        operand("state", state), "f32", [("batch", batch), ("heads", heads), ("dk", dk), ("dv", dv)]
+    )
+    out = result(device, out, (batch, heads, tokens, dv), query.dtype, query.element)
+    if batch * heads and dv:
+        arguments = (
+            query,
+            keys,
+            values,
+            slopes,
+            carried,
+            operand("out", out),
+            np.int32(tokens),
+            np.int32(dv),
+            np.int32(heads),
+        )
+        defines = {"ELEMENT": query.element, "KEY_DIM": dk}
+        device.launch("lightning", "lightning", defines, (batch * heads, -(-dv // 32)), 128, arguments)
+    return out, state

@@ -4,7 +4,7 @@ is another, so that the launch code itself (grids, argument order, workspaces) i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +35,7 @@ class Device(Protocol):
         self,
         kernel: str,
         entry: str,
-        defines: dict[str, object],
+        defines: Mapping[str, object],
         grid: Sequence[int],
         threads: int,
         arguments: Sequence[Argument],

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class CudaDevice:
         self,
         kernel: str,
         entry: str,
-        defines: dict[str, object],
+        defines: Mapping[str, object],
         grid: Sequence[int],
         threads: int,
         arguments: Sequence[Argument],
