@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tokamask as tm
 from tokamask import methods
+from tokamask.cli import main
 from tokamask.replay import Trace, read_traces, replay, table
 
 
@@ -132,3 +133,17 @@ def test_drafts_beat_the_best_published_rule_on_recorded_text(unpacked):
         ours = replay(tm.Drafter(), traces, budget=32)
         theirs = replay(methods.AnchorTrie("recency"), traces, budget=32)
         assert ours.mean_accepted > theirs.mean_accepted
+
+
+def test_the_command_prints_the_comparison(tmp_path, capsys):
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps({"prompt_ids": TEXT, "output_ids": TEXT}) + "\n" for _ in range(3)))
+    command = ["draft", "--replay", str(path), "--budget", "8", "--limit", "2", "--all", "--quiet"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("tokamask")
+    assert any(line.startswith("anchor trie, recency") for line in lines)
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokamask"]["8"]["mean_accepted"] > 1
+    assert main(["draft", "--replay", str(path), "--skip", "9"]) == 2
+    assert "no traces" in capsys.readouterr().err

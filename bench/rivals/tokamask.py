@@ -52,5 +52,20 @@ class Tokamask(Rival):
 
         return lambda scores, k: lambda: tm.selection.top_k(scores, k)
 
+    def draft(self):
+        import tokamask as tm
+
+        drafter = tm.Drafter()
+
+        def serve(texts, steps):
+            each = steps // len(texts)
+            for text in texts:
+                session = drafter.session(text[:200])
+                for start in range(200, 200 + 2 * each, 2):
+                    session.propose(32)
+                    session.update(text[start : start + 2])
+
+        return serve
+
 
 ADAPTER = Tokamask()

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tokamask {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_doctor):
+    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_draft, _add_doctor):
         add(commands)
     return parser
 
@@ -212,7 +212,7 @@ def _count(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _progress(items: Sequence[str], *, quiet: bool, unit: str):  # type: ignore[no-untyped-def]
+def _progress(items: Sequence[Any], *, quiet: bool, unit: str):  # type: ignore[no-untyped-def]
     """The items, behind a bar that appears once the work has taken two seconds and vanishes with it."""
     if quiet or not sys.stderr.isatty():
         yield items
@@ -453,6 +453,61 @@ def _sample(path: str, size: int = 1 << 20) -> list[str]:
         return data[: cut or len(data)].decode().splitlines(keepends=True)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: the text is not UTF-8 at byte {error.start}") from None
+
+
+def _add_draft(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "draft",
+        _draft,
+        "replay recorded outputs through the drafting methods",
+        "tokamask draft --replay traces.jsonl --all",
+    )
+    parser.add_argument(
+        "--replay", required=True, metavar="FILE", help="traces: a JSON object per line, in recorded order"
+    )
+    parser.add_argument(
+        "--budget", type=int, action="append", metavar="N", help="nodes per draft (default: 32 and 64)"
+    )
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first traces")
+    parser.add_argument("--limit", type=int, metavar="N", help="replay so many traces")
+    parser.add_argument("--all", action="store_true", help="the published methods too, which takes minutes")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
+
+
+def _draft(args: argparse.Namespace) -> int:
+    import itertools
+
+    from tokamask import Drafter
+    from tokamask.methods import METHODS, Method
+    from tokamask.replay import Result, read_traces, replay, table
+
+    budgets = args.budget or [32, 64]
+    if min(budgets) < 1 or args.skip < 0 or (args.limit is not None and args.limit < 1):
+        raise UsageError("--budget and --limit want numbers from 1, --skip from 0")
+    end = None if args.limit is None else args.skip + args.limit
+    traces = list(itertools.islice(read_traces(args.replay), args.skip, end))
+    if not traces:
+        raise UsageError(f"{args.replay}: no traces")
+    logits = all(trace.topk_ids for trace in traces)
+    rows: dict[str, tuple[Callable[[], Drafter | Method], bool]] = {"tokamask": (Drafter, False)}
+    if logits:
+        rows["tokamask, recycled logits"] = (Drafter, True)
+    for name, make in METHODS.items() if args.all else ():
+        needs_logits = "recycling" in name or "next-next" in name
+        if logits or not needs_logits:
+            rows[name] = (make, needs_logits)
+    results: dict[str, dict[int, Result]] = {name: {} for name in rows}
+    runs = [(name, budget) for name in rows for budget in budgets]
+    with _progress(runs, quiet=args.quiet or args.json, unit="replay") as todo:
+        for name, budget in todo:
+            make, recycle = rows[name]
+            results[name][budget] = replay(make(), traces, budget=budget, recycle=recycle)
+    if args.json:
+        print(json.dumps({name: {b: r.as_dict() for b, r in row.items()} for name, row in results.items()}))
+    else:
+        print(table(results))
+    return 0
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
