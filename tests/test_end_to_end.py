@@ -144,6 +144,13 @@ def test_a_text_that_runs_out_of_tokens_is_closed_or_said_to_be_cut(model):
     assert len(cut.ids) == 10
 
 
+def test_the_way_out_of_a_pattern_is_short(model):
+    schema = {"type": "string", "pattern": r"^[a-z0-9._-]{1,30}@[a-z0-9-]{1,20}\.(com|org)$"}
+    mail = generate("Write an address.", schema=schema, max_tokens=12, model=model)
+    assert mail.complete
+    check(mail, schema)
+
+
 def test_statistics_are_plain_and_add_up(model):
     generation = generate("Count to five.", max_tokens=20, model=model)
     stats = json.loads(json.dumps(generation.stats))

@@ -146,8 +146,8 @@ def generate(
     grammar = _grammar(schema, regex)
     if not isinstance(model, Model):
         model = Model.load(model, progress=progress)
-    if schema is not None and len(_compact(schema)) <= LONGEST_SHOWN_SCHEMA:
-        prompt = f"{prompt}\n\nAnswer with JSON that matches this JSON Schema:\n{_compact(schema)}"
+    if schema is not None:
+        prompt = _with_schema(prompt, schema)
     prompt_ids = chat_ids(model.tokenizer, model.engine.config.chat_template, prompt, system=system)
     return _Run(model, grammar, prompt_ids, max_tokens, temperature, seed, drafts).write()
 
@@ -404,5 +404,11 @@ def _top(logits: Floats) -> npt.NDArray[np.int32]:
     return np.take_along_axis(top, order, axis=1)
 
 
-def _compact(schema: Mapping[str, Any] | bool | str) -> str:
-    return schema.strip() if isinstance(schema, str) else json.dumps(schema, separators=(",", ":"))
+def _with_schema(prompt: str, schema: Mapping[str, Any] | bool | str) -> str:
+    """The schema first, then the task: of several ways to say it the one that a small model followed best."""
+    text = json.dumps(json.loads(schema) if isinstance(schema, str) else schema)
+    return (
+        f"JSON Schema:\n{text}\n\n{prompt} Write only the JSON."
+        if len(text) <= LONGEST_SHOWN_SCHEMA
+        else prompt
+    )
