@@ -53,7 +53,7 @@ def absent() -> dict[str, list[str]]:
 
 
 ORDER = (
-    *("encode", "encode_array", "encode_batch", "decode", "compile_grammar", "mask"),
+    *("encode", "encode_array", "encode_batch", "decode", "train", "compile_grammar", "mask"),
     *("apply_bitmask", "sample", "top_k", "attention", "draft", "generate"),
 )
 

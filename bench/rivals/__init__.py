@@ -13,7 +13,7 @@ from importlib import metadata
 
 import pytest
 
-MODULES = ("tokamask", "tiktoken", "tokenizers", "llguidance", "xgrammar", "numpy", "torch")
+MODULES = ("tokamask", "tiktoken", "tokenizers", "gigabpe", "llguidance", "xgrammar", "numpy", "torch")
 
 
 class Rival:

@@ -30,6 +30,17 @@ class Tokamask(Rival):
     def decode(self, files):
         return self._tokenizer(files).decode
 
+    def train(self, vocab_size):
+        import tokamask as tm
+
+        return lambda path: tm.train.bpe(path, vocab_size=vocab_size, progress=False)
+
+    def train_superbpe(self, vocab_size):
+        import tokamask as tm
+
+        sizes = {"vocab_size": vocab_size, "transition": vocab_size * 3 // 4}
+        return lambda path: tm.train.superbpe(path, **sizes, progress=False)
+
     def sample(self):
         import tokamask as tm
 

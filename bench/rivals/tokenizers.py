@@ -28,5 +28,20 @@ class Tokenizers(Rival):
         decode = self._tokenizer(files).decode
         return lambda ids: decode(ids, skip_special_tokens=False)
 
+    def train(self, vocab_size):
+        import tokenizers
+
+        def run(path):
+            tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+            tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+            trainer = tokenizers.trainers.BpeTrainer(
+                vocab_size=vocab_size,
+                initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+                show_progress=False,
+            )
+            tokenizer.train([str(path)], trainer)
+
+        return run
+
 
 ADAPTER = Tokenizers()
