@@ -176,11 +176,13 @@ unsafe fn apply_kernel<L: Lanes, T: Float>(logits: &mut [T], mask: &[i32]) {
         if bits == u32::MAX {
             continue;
         }
-        if bits == 0 {
-            tokens.fill(minus_inf);
-        } else if let Ok(tokens) = <&mut [T; WORD]>::try_from(&mut *tokens) {
-            // SAFETY: the caller has the features.
-            unsafe { T::mask_block::<L>(tokens, bits) }
+        if let Ok(tokens) = <&mut [T; WORD]>::try_from(&mut *tokens) {
+            if bits == 0 {
+                *tokens = [minus_inf; WORD];
+            } else {
+                // SAFETY: the caller has the features.
+                unsafe { T::mask_block::<L>(tokens, bits) }
+            }
         } else {
             for (i, token) in tokens.iter_mut().enumerate() {
                 if bits >> i & 1 == 0 {

@@ -34,9 +34,9 @@ impl<'a> Blocks<'a> {
         self.whole.get(i * BLOCK..).and_then(<[f32]>::first_chunk).unwrap_or(&self.tail)
     }
 
-    /// The score at a position below `len`.
-    pub fn get(&self, position: usize) -> f32 {
-        self.block(position / BLOCK)[position % BLOCK]
+    /// Every score, in order, without the padding.
+    pub fn iter(&self) -> impl Iterator<Item = f32> + '_ {
+        self.whole.iter().chain(&self.tail[..self.len % BLOCK]).copied()
     }
 }
 

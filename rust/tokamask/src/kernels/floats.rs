@@ -59,7 +59,8 @@ impl Float for f32 {
             // SAFETY: lane + WIDTH <= 32; the caller has the features.
             unsafe {
                 let at = tokens.as_mut_ptr().add(lane);
-                L::select(L::from_bits(bits >> lane), L::load(at), L::splat(f32::NEG_INFINITY)).store(at);
+                let allowed = L::from_bits(bits >> lane);
+                L::load(at).keep(allowed).or(L::splat(f32::NEG_INFINITY).drop(allowed)).store(at);
             }
         }
     }

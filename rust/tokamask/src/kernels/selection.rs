@@ -31,11 +31,12 @@ pub struct Scratch {
     sorted_maxima: Vec<f32>,
     pub(crate) ranks: Vec<u64>,
     selected: Vec<u64>,
+    counts: Vec<u32>,
 }
 
 /// Ranks of the `k` greatest scores, by position ascending, into `scratch.ranks`; `scratch.maxima` are the block maxima.
 pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
-    let Scratch { maxima, sorted_maxima, ranks, selected, .. } = scratch;
+    let Scratch { maxima, sorted_maxima, ranks, selected, counts, .. } = scratch;
     let mut threshold = f32::NEG_INFINITY;
     if k > 0 && k <= maxima.len() / 2 {
         sorted_maxima.clone_from(maxima);
@@ -44,8 +45,10 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
     ranks.clear();
     if threshold > f32::NEG_INFINITY {
         collect_at_least(blocks, maxima, threshold, ranks);
-    } else {
-        ranks.extend((0..blocks.len).map(|i| rank(blocks.get(i), i)));
+    } else if k > 0 && k < blocks.len {
+        collect_from_bucket(blocks, k, counts, ranks);
+    } else if k > 0 {
+        ranks.extend(blocks.iter().enumerate().map(|(i, x)| rank(x, i)));
     }
     if k < ranks.len() {
         selected.clone_from(ranks);
@@ -56,6 +59,22 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
         ranks.retain(|r| *r >= last);
         ranks.truncate(k);
     }
+}
+
+/// Ranks of every score in the bucket of the k-th greatest or above, for large `k`: a count of the upper bits of the keys tells
+/// which bucket that is.
+fn collect_from_bucket(blocks: &Blocks, k: usize, counts: &mut Vec<u32>, ranks: &mut Vec<u64>) {
+    const SHIFT: u32 = 20;
+    counts.clear();
+    counts.resize(1 << (32 - SHIFT), 0);
+    blocks.iter().for_each(|x| counts[(order_key(x) >> SHIFT) as usize] += 1);
+    let mut above = 0;
+    let bucket = counts.iter().rposition(|n| {
+        above += *n as usize;
+        above >= k
+    });
+    let least = (bucket.unwrap_or(0) as u64) << (32 + SHIFT);
+    ranks.extend(blocks.iter().enumerate().map(|(i, x)| rank(x, i)).filter(|r| *r >= least));
 }
 
 fn collect_at_least(blocks: &Blocks, maxima: &[f32], threshold: f32, ranks: &mut Vec<u64>) {
