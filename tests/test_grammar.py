@@ -225,6 +225,14 @@ def test_regex_algebra():
     assert not matches(grammar, "a")
 
 
+def test_choice():
+    grammar = tm.compile(tm.Grammar.choice(["yes", "no", "not sure", "né"]), BYTES)
+    assert all(matches(grammar, text) for text in ("yes", "no", "not sure", "né"))
+    assert not any(matches(grammar, text) for text in ("n", "not", ""))
+    with pytest.raises(tm.errors.UnsatisfiableError):
+        tm.Grammar.choice([])
+
+
 @pytest.mark.parametrize(
     "pattern", ["(", "a)", "[b", "a{3,2}", "*", "\\1", "(?<=a)b", "\\p{Nope}", "a{99999999999}"]
 )

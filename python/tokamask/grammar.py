@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -120,6 +120,18 @@ class Grammar:
         match and ``~a`` everything that ``a`` does not match.
         """
         return cls(_core.read_regex(pattern), "regex")
+
+    @classmethod
+    def choice(cls, texts: Iterable[str]) -> Grammar:
+        """One of the texts given.
+
+        Raises
+        ------
+        UnsatisfiableError
+            There is none.
+
+        """
+        return cls(_core.choice(list(texts)), "choice")
 
     @property
     def warnings(self) -> list[str]:

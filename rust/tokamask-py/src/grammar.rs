@@ -37,6 +37,12 @@ pub fn read_json_schema(
     Ok(GrammarSource(Arc::new(grammar)))
 }
 
+/// One of the texts given.
+#[pyfunction]
+pub fn choice(texts: Vec<String>) -> Result<GrammarSource> {
+    Ok(GrammarSource(Arc::new(tokamask::grammar::choice(texts)?)))
+}
+
 /// Reads a regular expression that whole texts match.
 #[pyfunction]
 pub fn read_regex(py: Python<'_>, pattern: &str) -> Result<GrammarSource> {

@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use crate::draft::{DraftSession, Drafter};
     #[pymodule_export]
-    use crate::grammar::{read_json_schema, read_regex, GrammarSource};
+    use crate::grammar::{choice, read_json_schema, read_regex, GrammarSource};
     #[pymodule_export]
     use crate::kernels::{
         apply_bitmask, attention_column_sums, decode, fasa_scores, greedy_select, hisa_select,

@@ -358,6 +358,12 @@ impl Grammar {
     }
 }
 
+/// One of the texts given.
+pub fn choice(texts: Vec<String>) -> Result<Grammar, Error> {
+    let node = Node::Words(WordTrie::new(texts), Spelling::Plain);
+    Grammar::new(vec![node], Vec::new(), 0, 0, Vec::new())
+}
+
 /// Reads a regular expression that whole texts match. Besides the dialect of JSON Schema, `&` is
 /// intersection and `~` complement.
 pub fn read_regex(pattern: &str) -> Result<Grammar, Error> {

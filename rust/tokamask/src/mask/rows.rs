@@ -10,7 +10,7 @@ use crate::grammar::words::{WordTrie, NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, UNBOUNDED};
 use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM, DONE, KEY, OFF_TRIE};
 use crate::mask::runs::Staying;
-use crate::mask::tables::{Lexicon, Table, MIN_SUBTREE};
+use crate::mask::tables::{Lexicon, Table, LARGE_SUBTREE, MIN_SUBTREE};
 use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
 
@@ -178,7 +178,10 @@ impl Rows {
         }
         if ground.tables && size > MIN_SUBTREE {
             if let Some(run) = recognizer.staying(ground.grammar, thread, &self.full) {
-                return self.walk_run(ground, recognizer, node, thread, &run, row);
+                // Below the root, patterns meet many classes once each: then a table does not pay.
+                if node == 0 || size > LARGE_SUBTREE || run.class == self.full {
+                    return self.walk_run(ground, recognizer, node, thread, &run, row);
+                }
             }
         }
         self.children(ground, recognizer, trie, node, thread, None, (0, UNBOUNDED), row);

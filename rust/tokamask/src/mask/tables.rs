@@ -16,6 +16,8 @@ use crate::vocabulary::Vocabulary;
 
 /// Subtrees with fewer nodes are walked: a table would cost more than it saves.
 pub const MIN_SUBTREE: u32 = 64;
+/// Below the root, tables of other classes than that of all characters need so many nodes.
+pub const LARGE_SUBTREE: u32 = 2_000;
 /// Classes with fewer characters are walked.
 pub const MIN_CLASS: usize = 10;
 /// Rows with fewer ids are written one by one.

@@ -44,6 +44,7 @@ pub struct Lowering<'a, 'o> {
     pub(super) patterns: Vec<Pattern>,
     pattern_ids: FxHashMap<String, u32>,
     format_ids: FxHashMap<String, u32>,
+    text_ids: FxHashMap<(u32, Spelling), NodeId>,
     scopes: Vec<Vec<u32>>,
     owners: u32,
     numbers: [Option<NodeId>; 2],
@@ -67,6 +68,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             patterns: Vec::new(),
             pattern_ids: FxHashMap::default(),
             format_ids: FxHashMap::default(),
+            text_ids: FxHashMap::default(),
             scopes: vec![vec![0]],
             owners: 0,
             numbers: [None; 2],
@@ -276,7 +278,17 @@ impl<'a, 'o> Lowering<'a, 'o> {
 
     fn text_node(&mut self, parts: Vec<(Regex, bool)>, spelling: Spelling) -> Result<NodeId, Error> {
         let automaton = self.automaton(parts)?;
-        Ok(self.push(Node::Text(Text { automaton, spelling, lengths: None })))
+        Ok(self.text(automaton, spelling))
+    }
+
+    /// The node of an automaton without bounds on the length; equal ones are shared.
+    fn text(&mut self, automaton: u32, spelling: Spelling) -> NodeId {
+        if let Some(&id) = self.text_ids.get(&(automaton, spelling)) {
+            return id;
+        }
+        let id = self.push(Node::Text(Text { automaton, spelling, lengths: None }));
+        self.text_ids.insert((automaton, spelling), id);
+        id
     }
 
     /// The conjunction that a string clause demands of the text, beside its length.
@@ -324,12 +336,11 @@ impl<'a, 'o> Lowering<'a, 'o> {
             }
         }
         let automaton = self.automaton(parts)?;
-        let lengths = if clause.min_length > 0 || clause.max_length.is_some() {
-            let lengths = self.automata[automaton as usize].lengths(clause.min_length, clause.max_length)?;
-            Some((clause.min_length, clause.max_length, lengths))
-        } else {
-            None
-        };
+        if clause.min_length == 0 && clause.max_length.is_none() {
+            return Ok(Some(self.text(automaton, Spelling::Json)));
+        }
+        let lengths = self.automata[automaton as usize].lengths(clause.min_length, clause.max_length)?;
+        let lengths = Some((clause.min_length, clause.max_length, lengths));
         Ok(Some(self.push(Node::Text(Text { automaton, spelling: Spelling::Json, lengths }))))
     }
 

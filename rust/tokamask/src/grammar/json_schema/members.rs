@@ -43,7 +43,7 @@ impl<'a> Lowering<'a, '_> {
         Ok(false)
     }
 
-    fn matches_pattern(&mut self, pattern: u32, name: &str) -> Result<bool, Error> {
+    pub(super) fn matches_pattern(&mut self, pattern: u32, name: &str) -> Result<bool, Error> {
         let parts = (*self.patterns[pattern as usize]).clone();
         let automaton = self.automaton(parts)?;
         Ok(self.automata[automaton as usize].matches(name))

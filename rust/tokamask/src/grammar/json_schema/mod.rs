@@ -8,12 +8,14 @@
 //! are a union, and conjunctions have been resolved by then.
 
 mod clause;
+mod disjoint;
 mod document;
 mod formats;
 mod formula;
 mod lower;
 mod members;
 mod reader;
+mod values;
 
 use crate::error::{Error, GrammarError};
 use crate::grammar::json::{self, Json};

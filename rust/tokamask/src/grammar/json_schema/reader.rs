@@ -34,7 +34,7 @@ fn no<'a>() -> Formula<'a> {
     Formula::Any(Vec::new())
 }
 
-fn truth<'a>(value: bool) -> Formula<'a> {
+pub(super) fn truth<'a>(value: bool) -> Formula<'a> {
     if value {
         yes()
     } else {
@@ -43,15 +43,15 @@ fn truth<'a>(value: bool) -> Formula<'a> {
 }
 
 /// A schema being read for one type, with a sign.
-struct Reader<'l, 'a, 'o> {
+pub(super) struct Reader<'l, 'a, 'o> {
     lowering: &'l mut Lowering<'a, 'o>,
     schema: &'a Json,
-    literal: Literal<'a>,
-    kind: Type,
+    pub(super) literal: Literal<'a>,
+    pub(super) kind: Type,
 }
 
 /// The property is there, with such a value.
-fn with_member<'a>(name: &'a str, value: Literal<'a>) -> Formula<'a> {
+pub(super) fn with_member<'a>(name: &'a str, value: Literal<'a>) -> Formula<'a> {
     Formula::All(vec![Formula::Atom(Atom::Required(name)), Formula::Atom(Atom::Member(name, value))])
 }
 
@@ -76,11 +76,11 @@ pub fn formula<'a>(
 }
 
 impl<'a> Reader<'_, 'a, '_> {
-    fn positive(&self) -> bool {
+    pub(super) fn positive(&self) -> bool {
         self.literal.positive
     }
 
-    fn part(&self, json: &'a Json, positive: bool) -> Literal<'a> {
+    pub(super) fn part(&self, json: &'a Json, positive: bool) -> Literal<'a> {
         Literal { json, constant: false, positive, ..self.literal }
     }
 
@@ -320,21 +320,14 @@ impl<'a> Reader<'_, 'a, '_> {
             ("allOf", false) => Formula::Any(each(false)),
             ("anyOf", true) => Formula::Some(list.iter().map(|json| self.part(json, true)).collect()),
             ("anyOf", false) => Formula::All(each(false)),
-            (_, positive) => {
-                // Exactly one; negated: none, or two of them.
-                let exactly = |i: usize| {
-                    let others = (0..list.len()).filter(|&j| j != i);
-                    let mut parts = vec![self.sub(&list[i], true)];
-                    parts.extend(others.map(|j| self.sub(&list[j], false)));
-                    Formula::All(parts)
-                };
-                if positive {
-                    return Formula::Any((0..list.len()).map(exactly).collect());
-                }
+            (_, true) => self.exactly_one(list),
+            (_, false) => {
+                // None, or two of them.
                 let mut options = vec![Formula::All(each(false))];
                 for i in 0..list.len() {
                     for j in i + 1..list.len() {
-                        options.push(Formula::All(vec![self.sub(&list[i], true), self.sub(&list[j], true)]));
+                        let both = vec![self.sub(&list[i], true), self.sub(&list[j], true)];
+                        options.push(Formula::All(both));
                     }
                 }
                 Formula::Any(options)
@@ -342,103 +335,19 @@ impl<'a> Reader<'_, 'a, '_> {
         }
     }
 
-    fn constant(&mut self, value: &'a Json) -> Formula<'a> {
-        let positive = self.positive();
-        if Type::of(value) != self.kind {
-            return truth(!positive);
-        }
-        match value {
-            Json::Null => truth(positive),
-            Json::Bool(value) => Formula::Atom(Atom::Boolean(*value == positive)),
-            Json::Number(number) if positive => Formula::Atom(Atom::Numbers(vec![number])),
-            Json::Number(number) => Formula::Atom(Atom::NotNumber(number)),
-            Json::String(text) if positive => Formula::Atom(Atom::Texts(vec![text])),
-            Json::String(text) => Formula::Atom(Atom::NotText(text)),
-            Json::Array(items) => {
-                let equal = |json: &'a Json, positive: bool| Literal {
-                    json,
-                    constant: true,
-                    positive,
-                    ..self.literal
-                };
-                let n = items.len() as u32;
-                if positive {
-                    let prefix = items.iter().map(|item| equal(item, true)).collect();
-                    let rule = Items { prefix, ..Items::default() };
-                    return Formula::All(vec![
-                        Formula::Atom(Atom::MinItems(n)),
-                        Formula::Atom(Atom::MaxItems(n)),
-                        Formula::Atom(Atom::Items(rule)),
-                    ]);
+    fn exactly_one(&mut self, list: &'a [Json]) -> Formula<'a> {
+        let base = self.literal.base;
+        let mut options = Vec::with_capacity(list.len());
+        for (i, one) in list.iter().enumerate() {
+            let mut parts = vec![self.sub(one, true)];
+            for (j, other) in list.iter().enumerate() {
+                if j != i && !self.lowering.disjoint(one, other, base, 0) {
+                    parts.push(self.sub(other, false));
                 }
-                let mut options = vec![Formula::Atom(Atom::MinItems(n + 1))];
-                if n > 0 {
-                    options.push(Formula::Atom(Atom::MaxItems(n - 1)));
-                }
-                for (i, item) in items.iter().enumerate() {
-                    let i = i as u32;
-                    options.push(Formula::All(vec![
-                        Formula::Atom(Atom::MinItems(i + 1)),
-                        Formula::Atom(Atom::Item(i, equal(item, false))),
-                    ]));
-                }
-                Formula::Any(options)
             }
-            Json::Object(members) => {
-                let equal = |json: &'a Json, positive: bool| Literal {
-                    json,
-                    constant: true,
-                    positive,
-                    ..self.literal
-                };
-                if positive {
-                    let mut parts: Vec<Formula> =
-                        members.iter().map(|m| Formula::Atom(Atom::Required(&m.0))).collect();
-                    let declared = members.iter().map(|m| (m.0.as_str(), equal(&m.1, true))).collect();
-                    let other = Some(self.part(&FALSE, true));
-                    parts.push(Formula::Atom(Atom::Members(Members {
-                        declared,
-                        other,
-                        ..Members::default()
-                    })));
-                    return Formula::All(parts);
-                }
-                let except = members.iter().map(|m| m.0.as_str()).collect();
-                let mut options =
-                    vec![Formula::Atom(Atom::Witness(Witness { except, ..Witness::default() }))];
-                for (name, value) in members {
-                    options.push(self.absent(name));
-                    options.push(with_member(name, equal(value, false)));
-                }
-                Formula::Any(options)
-            }
+            options.push(Formula::All(parts));
         }
-    }
-
-    fn enumeration(&mut self, list: &'a [Json]) -> Formula<'a> {
-        if !self.positive() {
-            return Formula::All(
-                list.iter()
-                    .map(|v| Formula::Schema(Literal { json: v, constant: true, ..self.literal }))
-                    .collect(),
-            );
-        }
-        match self.kind {
-            Type::String => Formula::Atom(Atom::Texts(list.iter().filter_map(Json::text).collect())),
-            Type::Number => {
-                let numbers =
-                    list.iter().filter_map(|v| if let Json::Number(n) = v { Some(n) } else { None });
-                Formula::Atom(Atom::Numbers(numbers.collect()))
-            }
-            kind => {
-                let values = list.iter().filter(|v| Type::of(v) == kind);
-                Formula::Any(
-                    values
-                        .map(|v| Formula::Schema(Literal { json: v, constant: true, ..self.literal }))
-                        .collect(),
-                )
-            }
-        }
+        Formula::Any(options)
     }
 
     fn size(&mut self, keyword: &str, count: u32) -> Option<Formula<'a>> {
@@ -476,7 +385,7 @@ impl<'a> Reader<'_, 'a, '_> {
         })))
     }
 
-    fn absent(&self, name: &'a str) -> Formula<'a> {
+    pub(super) fn absent(&self, name: &'a str) -> Formula<'a> {
         Formula::Atom(Atom::Member(name, self.part(&FALSE, true)))
     }
 
