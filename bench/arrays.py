@@ -1,6 +1,7 @@
 """Random arrays of realistic shapes, the same for every contestant of a turn."""
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,3 +25,36 @@ def bitmask(rows: int, turn: int, share: float, width: int = VOCAB_SIZE) -> np.n
     allowed = draw.random((rows, -(-width // 32) * 32)) < share
     allowed[:, width:] = False
     return np.packbits(allowed, axis=1, bitorder="little").view(np.int32)
+
+
+@dataclass
+class Paged:
+    """One decode step: queries, a paged cache, and which tokens were selected (or None)."""
+
+    q: np.ndarray
+    k_cache: np.ndarray
+    v_cache: np.ndarray
+    page_table: np.ndarray
+    seq_lens: np.ndarray
+    selected: np.ndarray | None
+
+
+@functools.lru_cache(maxsize=1)
+def paged(batch: int, length: int, selected: int | None, turn: int) -> Paged:
+    """32 query heads over 8 KV heads of 128, pages of 64 tokens in shuffled order, float32."""
+    draw = np.random.default_rng([batch, length, turn])
+    pages = length // 64
+    shape = (batch * pages, 64, 8, 128)
+    k, v = (draw.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    chosen = None
+    if selected is not None:
+        lists = [[np.sort(draw.permutation(length)[:selected]) for _ in range(8)] for _ in range(batch)]
+        chosen = np.asarray(lists, np.int32)
+    return Paged(
+        draw.standard_normal((batch, 32, 128), dtype=np.float32),
+        k,
+        v,
+        draw.permutation(batch * pages).astype(np.int32).reshape(batch, pages),
+        np.full(batch, length, np.int32),
+        chosen,
+    )

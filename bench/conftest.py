@@ -70,11 +70,26 @@ def measure(benchmark, request):
         Whether the README's table shows the row.
     rounds
         Calls per turn; their median is the turn's value. One, where a second call would meet warm caches.
+    value, also
+        Functions of the result: the measurement itself where it is not the time of the call, and further numbers by
+        name that are shown beside it.
     same
         Whether contestants must return the same ids or text; the record says who differs.
     """
 
-    def run(function, *arguments, work, unit, input, state="", headline=False, rounds=1, same=False):
+    def run(
+        function,
+        *arguments,
+        unit,
+        input,
+        work=1,
+        state="",
+        headline=False,
+        rounds=1,
+        same=False,
+        value=None,
+        also=None,
+    ):
         params = request.node.callspec.params
         operation = request.path.stem.removeprefix("test_")
         benchmark.group = f"{operation} {input} {state}".strip()
@@ -89,6 +104,8 @@ def measure(benchmark, request):
             unit=unit,
             headline=headline,
             digest=digest(result) if same else None,
+            value=value(result) if value else None,
+            also=also(result) if also else {},
         )
         return result
 

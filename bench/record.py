@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-HIGHER_IS_BETTER = {"MB/s", "/s", "tokens/s"}
+HIGHER_IS_BETTER = {"MB/s", "/s", "tokens/s", "tokens/step"}
 
 
 def value(seconds: float, work: float, unit: str) -> float:
@@ -23,12 +23,16 @@ def rows(benchmarks: list[dict]) -> list[dict]:
     cases: dict[tuple, dict] = {}
     for entry in benchmarks:
         info = entry["extra_info"]
+        if not info:
+            continue  # it failed before it was measured
         key = (info["operation"], info["input"], info["state"])
         case = cases.setdefault(
             key, {"unit": info["unit"], "headline": info["headline"], "turns": {}, "digests": {}, "also": {}}
         )
-        seconds = entry["stats"]["median"]
-        case["turns"].setdefault(info["contestant"], {})[info["turn"]] = (seconds, info["work"])
+        number = info["value"]
+        if number is None:
+            number = value(entry["stats"]["median"], info["work"], info["unit"])
+        case["turns"].setdefault(info["contestant"], {})[info["turn"]] = number
         case["digests"].setdefault(info["turn"], {})[info["contestant"]] = info["digest"]
         for name, number in info.get("also", {}).items():
             case["also"].setdefault(info["contestant"], {}).setdefault(name, []).append(number)
@@ -39,8 +43,9 @@ def _row(operation: str, input: str, state: str, case: dict) -> dict:
     ours = case["turns"].get("tokamask", {})
     contestants = {}
     for name, turns in case["turns"].items():
-        values = sorted(value(seconds, work, case["unit"]) for seconds, work in turns.values())
-        paired = [turns[t][0] / ours[t][0] for t in turns if t in ours]
+        values = sorted(turns.values())
+        more = case["unit"] in HIGHER_IS_BETTER
+        paired = [ours[t] / turns[t] if more else turns[t] / ours[t] for t in turns if t in ours]
         contestants[name] = {
             "median": _round(statistics.median(values)),
             "low": _round(values[0]),

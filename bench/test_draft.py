@@ -1,32 +1,33 @@
-"""Proposing and learning, one request after another: the time of a step's propose and update at 32 nodes.
+"""Guessing the next tokens: tokens per verification step (what it is worth) and time per step (what it costs).
 
-The text is generated from a seed: paragraphs that repeat earlier ones with changes, as edits and answers do. How many tokens
-the methods save on recorded outputs is not a matter of time: ``tokamask draft --replay traces.jsonl --all`` prints that.
+Every turn starts with nothing learned. "+ logits" hands over the model's runners-up, which only some can use.
 """
 
-import numpy as np
 import pytest
 
-from bench.rivals import contestants
+from bench import traces
+from bench.rivals import contestants, prepared
 
-STEPS = 400
-
-
-def requests(turn):
-    """Texts that share phrases with one another and with themselves."""
-    rng = np.random.default_rng(turn)
-    phrases = [rng.zipf(1.4, rng.integers(3, 12)) % 20_000 for _ in range(200)]
-    return [
-        np.concatenate([phrases[i] for i in rng.zipf(1.3, 150) % 200]).astype(np.uint32) for _ in range(8)
-    ]
+BUDGET = 32
 
 
 @pytest.mark.parametrize("contestant", contestants("draft"))
-def test_draft(measure, contestant, turn):
-    serve = contestant.draft()
-    texts = requests(turn)
-    serve(texts, STEPS)  # warm: the store has seen other requests
-    texts = requests(turn + 100)
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("what", ["tokens/step", "us"])
+def test_draft(measure, contestant, logits, what, turn):
+    name, recorded = traces.load()
+    if logits and (not contestant.uses_logits or "top8_ids" not in recorded[0]):
+        pytest.skip("no logits, or no use for them")
+    if what == "tokens/step" and turn:
+        pytest.skip("the same in every turn")
+    drafter = prepared(contestant, "draft")
     measure(
-        lambda: serve(texts, STEPS), work=STEPS, unit="us", input="repetitive text, 32 nodes", headline=True
+        lambda: traces.replay(drafter(), recorded, BUDGET, with_logits=logits),
+        value=lambda total: (
+            total.tokens / total.steps if what == "tokens/step" else 1e6 * total.seconds / total.steps
+        ),
+        unit=what,
+        input=f"{name}, {BUDGET} nodes" + (" + logits" if logits else ""),
+        state="" if what == "us" else "worth",
+        headline=not logits,
     )

@@ -13,7 +13,10 @@ from importlib import metadata
 
 import pytest
 
-MODULES = ("tokamask", "tiktoken", "tokenizers", "gigabpe", "llguidance", "xgrammar", "numpy", "torch")
+MODULES = (
+    *("tokamask", "tiktoken", "tokenizers", "gigabpe", "llguidance", "xgrammar"),
+    *("numpy", "torch", "transformers"),
+)
 
 
 class Rival:
@@ -23,6 +26,8 @@ class Rival:
     distribution: str
     needs: tuple[str, ...] = ()
     """Modules that the adapter imports."""
+    uses_logits = False
+    """Whether its drafts use the model's runners-up."""
 
     @functools.cached_property
     def version(self) -> str | None:

@@ -50,6 +50,42 @@ class Numpy(Rival):
     def top_k(self):
         return lambda scores, k: lambda: np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)
 
+    def attention(self):
+        def prepare(x):
+            batch, heads, dim = x.q.shape
+            k, v = (c.reshape(-1, *c.shape[2:]) for c in (x.k_cache, x.v_cache))
+            if x.selected is None:  # a dense cache lies in one piece, as numpy would have it
+                rows = (x.page_table[:, :, None] * 64 + np.arange(64)).reshape(batch, -1)
+                keys = np.ascontiguousarray(k[rows].transpose(0, 2, 3, 1))
+                values = np.ascontiguousarray(v[rows].transpose(0, 2, 1, 3))
+                grouped = x.q.reshape(batch, k.shape[1], -1, dim)
+
+                def dense():
+                    scores = grouped @ keys / np.sqrt(dim)
+                    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+                    weights /= weights.sum(axis=-1, keepdims=True)
+                    return weights @ values
+
+                return dense
+
+            def run():
+                out = np.empty_like(x.q)
+                for b in range(batch):
+                    for head in range(k.shape[1]):
+                        positions = x.selected[b, head]
+                        rows = x.page_table[b, positions // 64] * 64 + positions % 64
+                        group = heads // k.shape[1]
+                        q = x.q[b, head * group : (head + 1) * group]
+                        scores = q @ k[rows, head].T / np.sqrt(dim)
+                        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+                        weights /= weights.sum(axis=1, keepdims=True)
+                        out[b, head * group : (head + 1) * group] = weights @ v[rows, head]
+                return out
+
+            return run
+
+        return prepare
+
 
 def unpack(bitmask, width):
     """Bool [rows, width]."""

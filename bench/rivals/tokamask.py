@@ -7,6 +7,7 @@ class Tokamask(Rival):
     name = "tokamask"
     distribution = "tokamask"
     needs = ("tokamask",)
+    uses_logits = True
 
     @staticmethod
     def _tokenizer(files):
@@ -63,20 +64,44 @@ class Tokamask(Rival):
 
         return lambda scores, k: lambda: tm.selection.top_k(scores, k)
 
-    def draft(self):
+    def attention(self):
         import tokamask as tm
 
-        drafter = tm.Drafter()
+        def prepare(x):
+            if x.selected is None:
+                return lambda: tm.attention.decode(
+                    x.q, x.k_cache, x.v_cache, x.page_table, seq_lens=x.seq_lens
+                )
+            return lambda: tm.attention.sparse_decode(
+                x.q, x.k_cache, x.v_cache, x.page_table, x.selected, seq_lens=x.seq_lens
+            )
 
-        def serve(texts, steps):
-            each = steps // len(texts)
-            for text in texts:
-                session = drafter.session(text[:200])
-                for start in range(200, 200 + 2 * each, 2):
-                    session.propose(32)
-                    session.update(text[start : start + 2])
+        return prepare
 
-        return serve
+    def draft(self):
+        import numpy as np
+
+        import tokamask as tm
+
+        def new():
+            drafter = tm.Drafter()
+
+            def start(prompt_ids, prompt_topk):
+                topk = None if prompt_topk is None else np.asarray(prompt_topk, np.uint32)
+                session = drafter.session(prompt_ids, prompt_topk=topk)
+
+                def propose(budget):
+                    tree = session.propose(budget)
+                    return tree.token_ids, tree.parents
+
+                def observe(tokens, topk):
+                    session.update(tokens, topk_ids=None if topk is None else np.asarray(topk, np.uint32))
+
+                return propose, observe
+
+            return start
+
+        return new
 
 
 ADAPTER = Tokamask()

@@ -47,6 +47,37 @@ class Torch(Rival):
 
         return prepare
 
+    def attention(self):
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention
+
+        def prepare(x):
+            batch, heads, dim = x.q.shape
+            k, v = (torch.from_numpy(c).view(-1, *c.shape[2:]) for c in (x.k_cache, x.v_cache))
+            q, table = torch.from_numpy(x.q), torch.from_numpy(x.page_table).long()
+            kv_heads = k.shape[1]
+            positions = torch.arange(int(x.seq_lens[0])).expand(batch, kv_heads, -1)
+            if x.selected is not None:
+                positions = torch.from_numpy(x.selected).long()
+
+            if x.selected is None:  # a dense cache lies in one piece, as torch would have it
+                rows = table[:, :, None] * 64 + torch.arange(64)
+                rows = rows.view(batch, -1)
+                keys, values = (c[rows].transpose(1, 2).contiguous() for c in (k, v))
+                grouped = q.view(batch, kv_heads, heads // kv_heads, dim)
+                return lambda: scaled_dot_product_attention(grouped, keys, values)
+
+            def run():
+                pages = table[torch.arange(batch)[:, None, None], positions // 64]
+                rows = pages * 64 + positions % 64
+                head = torch.arange(kv_heads)[None, :, None]
+                grouped = q.view(batch, kv_heads, heads // kv_heads, dim)
+                return scaled_dot_product_attention(grouped, k[rows, head], v[rows, head])
+
+            return run
+
+        return prepare
+
 
 def unpack(bitmask, width):
     """Bool [rows, width]."""
