@@ -25,6 +25,11 @@ O200K_PATTERN = "|".join(
     ]
 )
 
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 
 @dataclass(eq=False)  # one object per vocabulary: hashed by identity
 class Files:
@@ -56,10 +61,16 @@ def names() -> list[str]:
     return ["o200k", "smollm2"] if unpacked("tiktoken_cache.tar.xz") else ["smollm2"]
 
 
+def for_masks() -> list[str]:
+    """The vocabularies that masks are measured on: Llama 3's where the package llama-models is installed."""
+    widest = ["llama3"] if importlib.util.find_spec("llama_models") else names()[:1]
+    return [*widest, "smollm2"] if widest != ["smollm2"] else widest
+
+
 @functools.cache
 def load(name: str) -> Files:
     """The vocabulary of this name."""
-    return {"smollm2": _smollm2, "o200k": _o200k}[name]()
+    return {"smollm2": _smollm2, "o200k": _o200k, "llama3": _llama3}[name]()
 
 
 def model_file() -> pathlib.Path:
@@ -71,13 +82,16 @@ def model_file() -> pathlib.Path:
 
 
 def _smollm2() -> Files:
-    import gguf
-
     path = model_file()
-    reader = gguf.GGUFReader(path)
-    value = {
-        key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "merges", "token_type")
-    }
+
+    def read(target: pathlib.Path) -> None:
+        import gguf
+
+        fields = gguf.GGUFReader(path).fields
+        names = ("tokens", "merges", "token_type")
+        target.write_text(json.dumps({key: fields[f"tokenizer.ggml.{key}"].contents() for key in names}))
+
+    value = json.loads(cached(f"smollm2-{path.stat().st_size}.json", read).read_text())
     to_byte = {char: byte for byte, char in _byte_chars().items()}
     special = {
         text: token_id
@@ -100,13 +114,34 @@ def _smollm2() -> Files:
 
 def _o200k() -> Files:
     folder = unpacked("tiktoken_cache.tar.xz")
-    assert folder is not None, "names() lists o200k only where its file is"
+    if folder is None:
+        raise FileNotFoundError("the rank files of the large data")
     path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    special = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
+    return _from_ranks("o200k", path, O200K_PATTERN, special, "<|endoftext|>", 200019)
+
+
+def _llama3() -> Files:
+    """Llama 3's, from the package llama-models (its own licence: measured with, never shipped)."""
+    spec = importlib.util.find_spec("llama_models")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("pip install --no-deps llama-models==0.3.0")
+    path = pathlib.Path(spec.origin).parent / "llama3" / "tokenizer.model"
+    names = ["<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(254))]
+    names[6:8] = ["<|start_header_id|>", "<|end_header_id|>"]
+    names[9] = "<|eot_id|>"
+    special = {name: 128_000 + i for i, name in enumerate(names)}
+    return _from_ranks("llama3", path, LLAMA3_PATTERN, special, "<|eot_id|>", 128_256)
+
+
+def _from_ranks(
+    name: str, path: pathlib.Path, pattern: str, special: dict[str, int], eos: str, size: int
+) -> Files:
+    """A vocabulary in tiktoken's format, and the tokenizer.json that is equal to it."""
     ranks = {}
     for line in path.read_bytes().splitlines():
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
-    special = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
 
     def write(target: pathlib.Path) -> None:
         chars = _byte_chars()
@@ -118,7 +153,7 @@ def _o200k() -> Files:
         ]
         split = {
             "type": "Split",
-            "pattern": {"Regex": O200K_PATTERN},
+            "pattern": {"Regex": pattern},
             "behavior": "Isolated",
             "invert": False,
         }
@@ -127,16 +162,8 @@ def _o200k() -> Files:
             _tokenizer_json(tokens, merges, special, [split], split_words=False), encoding="utf-8"
         )
 
-    return Files(
-        "o200k",
-        O200K_PATTERN,
-        special,
-        "<|endoftext|>",
-        200019,
-        ranks,
-        cached("o200k-tokenizer.json", write),
-        tiktoken=path,
-    )
+    document = cached(f"{name}-tokenizer.json", write)
+    return Files(name, pattern, special, eos, size, ranks, document, tiktoken=path)
 
 
 def _split(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:

@@ -3,6 +3,27 @@
 from bench.rivals import Rival
 
 
+class Engine:
+    def __init__(self, files):
+        import tokamask as tm
+
+        self.package = tm
+        self.vocabulary = tm.Vocabulary(
+            [token or None for token in files.tokens],
+            special=files.special,
+            eos_ids=[files.special[files.eos]],
+        )
+        self.mask = tm.allocate_bitmask(1, files.size)
+
+    def compile(self, schema):
+        return self.package.compile(self.package.Grammar.json_schema(schema), self.vocabulary)
+
+    def start(self, compiled):
+        matcher = compiled.matcher()
+        mask, fill = self.mask, matcher.fill_bitmask
+        return lambda: fill(mask, 0), matcher.accept, mask[0]
+
+
 class Tokamask(Rival):
     name = "tokamask"
     distribution = "tokamask"
@@ -41,6 +62,11 @@ class Tokamask(Rival):
 
         sizes = {"vocab_size": vocab_size, "transition": vocab_size * 3 // 4}
         return lambda path: tm.train.superbpe(path, **sizes, progress=False)
+
+    def mask(self, files):
+        return Engine(files)
+
+    compile_grammar = mask
 
     def sample(self):
         import tokamask as tm
