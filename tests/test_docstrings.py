@@ -13,10 +13,22 @@ import tokamask as tm
 # Functions over large arrays that show no example yet: their shapes and their reference are what is documented.
 WITHOUT_EXAMPLE = {
     f"selection.{name}"
-    for name in (
-        "Merged attention_column_sums fasa_calibrate fasa_scores greedy_select hisa_select indexer_scores page_tokens"
-        " pitome_merge quest_bounds quest_scores token_select tome_merge unmask"
-    ).split()
+    for name in [
+        "Merged",
+        "attention_column_sums",
+        "fasa_calibrate",
+        "fasa_scores",
+        "greedy_select",
+        "hisa_select",
+        "indexer_scores",
+        "page_tokens",
+        "pitome_merge",
+        "quest_bounds",
+        "quest_scores",
+        "token_select",
+        "tome_merge",
+        "unmask",
+    ]
 }
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
