@@ -205,6 +205,90 @@ def test_tiktoken_ids_on_a_slice_of_the_corpus(openai, unpacked):
         assert ours.encode_batch(texts).to_lists() == reference.encode_ordinary_batch(texts), path.name
 
 
+NORMALIZERS = [
+    {"type": "NFC"},
+    {"type": "NFKC"},
+    {"type": "NFD"},
+    {"type": "Lowercase"},
+    {"type": "Strip", "strip_left": True, "strip_right": False},
+    {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "NFKD"},
+            {"type": "Replace", "pattern": {"String": "  "}, "content": "_"},
+            {"type": "Prepend", "prepend": "x"},
+        ],
+    },
+]
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS, ids=lambda n: n["type"])
+def test_normalizers_and_added_tokens(smollm2_reference, normalizer):
+    """Added tokens are matched before or after normalization, with every flag."""
+    file = json.loads(smollm2_reference.to_str())
+    file["normalizer"] = normalizer
+    flags = ["single_word", "lstrip", "rstrip", "normalized"]
+    contents = ["ﬁn", "Ab!?", "a b", "éé", "tok!?"]
+    for nth, content in enumerate(contents):
+        flag = {name: name == flags[nth % 4] or (nth == 4 and name == "rstrip") for name in flags}
+        file["added_tokens"].append({"id": 49152 + nth, "content": content, "special": False, **flag})
+    data = json.dumps(file)
+    ours, reference = tm.Tokenizer.from_bytes(data.encode()), tokenizers.Tokenizer.from_str(data)
+    rng = random.Random(7)
+    parts = [*contents, *ALPHABET, " tok!? ", "fin", "ab", "ÉÉ", "<|im_end|>"]
+    for _ in range(300):
+        text = "".join(rng.choices(parts, k=rng.randrange(14)))
+        want = reference.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text, allowed_special="all") == want, text
+    copied = pickle.loads(pickle.dumps(ours))
+    assert copied.encode("ÉÉ  tok!? ﬁn") == ours.encode("ÉÉ  tok!? ﬁn")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "Whitespace"},
+        {"type": "WhitespaceSplit"},
+        {"type": "Punctuation", "behavior": "MergedWithNext"},
+        {"type": "Punctuation", "behavior": "Contiguous"},
+        {"type": "CharDelimiterSplit", "delimiter": "e"},
+        {"type": "Digits", "individual_digits": False},
+        {"type": "Split", "pattern": {"String": "a"}, "behavior": "MergedWithPrevious", "invert": False},
+        {"type": "Split", "pattern": {"Regex": r"[a-z]+"}, "behavior": "Removed", "invert": False},
+        {
+            "type": "Split",
+            "pattern": {"Regex": r"(?=(\d{3})+(?!\d))"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+    ],
+    ids=lambda step: f"{step['type']}-{step.get('behavior', '')}",
+)
+def test_pre_tokenizers(smollm2_reference, step):
+    file = json.loads(smollm2_reference.to_str())
+    file["pre_tokenizer"]["pretokenizers"][0] = step
+    data = json.dumps(file)
+    ours, reference = tm.Tokenizer.from_bytes(data.encode()), tokenizers.Tokenizer.from_str(data)
+    reference.encode_special_tokens = True
+    for text in [*ODD, *strings(11)]:
+        assert ours.encode(text) == reference.encode(text, add_special_tokens=False).ids, text
+
+
+def test_special_tokens_round_the_text(smollm2_reference):
+    file = json.loads(smollm2_reference.to_str())
+    file["post_processor"] = {
+        "type": "RobertaProcessing",
+        "sep": ["<|im_end|>", 2],
+        "cls": ["<|im_start|>", 1],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    }
+    data = json.dumps(file)
+    ours, reference = tm.Tokenizer.from_bytes(data.encode()), tokenizers.Tokenizer.from_str(data)
+    assert ours.encode("a b", add_special_tokens=True) == reference.encode("a b").ids
+    assert ours.count("a b", add_special_tokens=True) == len(reference.encode("a b").ids)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -237,6 +321,18 @@ def test_unknown_components_are_refused_by_name(smollm2_reference):
         tm.Tokenizer.from_bytes(json.dumps(file).encode())
     assert caught.value.component == "Quux"
     assert caught.value.path == "/pre_tokenizer/pretokenizers/0"
+
+
+def test_escapes_that_engines_read_differently_are_refused(smollm2_reference):
+    file = json.loads(smollm2_reference.to_str())
+    file["pre_tokenizer"]["pretokenizers"][0] = {
+        "type": "Split",
+        "pattern": {"Regex": r"\w+"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    with pytest.raises(tm.errors.UnsupportedComponentError, match=r"\\w"):
+        tm.Tokenizer.from_bytes(json.dumps(file).encode())
 
 
 def test_unknown_ids_are_named(smollm2):

@@ -17,7 +17,10 @@ use crate::vocabulary::Vocabulary;
 pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
     definition: Definition,
+    /// Matched in the text as it is.
     added: AddedTokens,
+    /// Matched in the normal form of what is left.
+    added_normalized: AddedTokens,
     pretokenizer: PreTokenizer,
     encoder: Encoder,
 }
@@ -50,11 +53,16 @@ impl Tokenizer {
                 );
             }
         }
+        let (normalized, raw) = settings.added.iter().cloned().partition(|token| token.normalized);
         let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
         let encoder = Encoder::new(&slices, merges, settings.whole_pieces)?;
         Ok(Self {
             vocabulary: Arc::new(vocabulary),
-            added: AddedTokens::new(settings.added.clone())?,
+            added: AddedTokens::new(raw, str::to_owned)?,
+            added_normalized: AddedTokens::new(normalized, |text| match &settings.normalizer {
+                Some(normalizer) => normalizer.apply(text).into_owned(),
+                None => text.to_owned(),
+            })?,
             pretokenizer: PreTokenizer::new(&settings.steps)?,
             encoder,
             definition,
@@ -101,7 +109,7 @@ impl Tokenizer {
         let mut failed = Ok(());
         self.added.parts(text, allowed, |part| match part {
             Part::Token(id, _) => sink.ids(&[id]),
-            Part::Text(text, _) if failed.is_ok() => failed = self.encode_ordinary(text, sink),
+            Part::Text(text, _) if failed.is_ok() => failed = self.encode_normalized(text, allowed, sink),
             Part::Text(..) => {}
         })?;
         failed?;
@@ -109,6 +117,22 @@ impl Tokenizer {
             sink.ids(&settings.suffix);
         }
         Ok(())
+    }
+
+    /// Text without the added tokens that are matched as they are.
+    fn encode_normalized(&self, text: &str, allowed: &Allowed, sink: &mut impl Sink) -> Result<(), Error> {
+        let normal = self.definition.settings.normalizer.as_ref().map(|normalizer| normalizer.apply(text));
+        let text = normal.as_deref().unwrap_or(text);
+        if self.added_normalized.tokens().is_empty() {
+            return self.encode_ordinary(text, sink);
+        }
+        let mut failed = Ok(());
+        self.added_normalized.parts(text, allowed, |part| match part {
+            Part::Token(id, _) => sink.ids(&[id]),
+            Part::Text(text, _) if failed.is_ok() => failed = self.encode_ordinary(text, sink),
+            Part::Text(..) => {}
+        })?;
+        failed
     }
 
     /// Text without added tokens.

@@ -188,6 +188,7 @@ fn define(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
     let settings = Settings {
         whole_pieces: matches!(text("pre"), Ok("llama-bpe" | "llama3" | "llama-v3")),
         added,
+        normalizer: None,
         steps,
         prefix: ask(flag("add_bos_token"), "bos_token_id"),
         suffix: ask(flag("add_eos_token"), "eos_token_id"),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bpe::Merges;
 use crate::error::{Error, VocabularyError};
 use crate::text::added::AddedToken;
+use crate::text::normalizer::Normalizer;
 use crate::text::pretokenizer::Step;
 
 /// Everything a tokenizer file says, in one form.
@@ -31,6 +32,9 @@ pub struct Settings {
     pub whole_pieces: bool,
     /// Added tokens, special ones among them.
     pub added: Vec<AddedToken>,
+    /// What becomes of a text before it is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalizer: Option<Normalizer>,
     /// Pre-tokenization, step by step.
     pub steps: Vec<Step>,
     /// Ids put before the text when special tokens are asked for.

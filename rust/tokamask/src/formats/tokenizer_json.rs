@@ -8,6 +8,7 @@ use crate::bpe::{Merges, MAX_SYMBOLS};
 use crate::error::{Error, UnsupportedComponentError, VocabularyError};
 use crate::text::added::AddedToken;
 use crate::text::alphabet::ByteOfChar;
+use crate::text::normalizer::Normalizer;
 use crate::text::pretokenizer::{Behavior, Step, GPT2};
 
 /// Reads a tokenizer.json.
@@ -19,9 +20,13 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
         Value::Null => Vec::new(),
         tokens => Vec::deserialize_at(tokens, "/added_tokens")?,
     };
-    if !file["normalizer"].is_null() {
-        return Err(unsupported(&file["normalizer"], "/normalizer"));
-    }
+    let normalizer = match &file["normalizer"] {
+        Value::Null => None,
+        component => {
+            check_normalizer(component, "/normalizer")?;
+            Some(Normalizer::deserialize_at(component, "/normalizer")?)
+        }
+    };
     let mut steps = Vec::new();
     let mut byte_level = false;
     if !file["pre_tokenizer"].is_null() {
@@ -35,12 +40,24 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
     let settings = Settings {
         whole_pieces: file["model"]["ignore_merges"].as_bool().unwrap_or(false),
         added,
+        normalizer,
         steps,
         prefix,
         suffix,
         eos_ids: Vec::new(),
     };
     Ok(Definition { tokens, merges, settings })
+}
+
+/// Refuses by name what a normalizer asks for and is not read.
+fn check_normalizer(component: &Value, path: &str) -> Result<(), Error> {
+    let name = component["type"].as_str().unwrap_or_default();
+    if !Normalizer::NAMES.contains(&name) || component["pattern"].get("Regex").is_some() {
+        return Err(unsupported(component, path));
+    }
+    let inner = component["normalizers"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut inner = inner.iter().enumerate();
+    inner.try_for_each(|(nth, inner)| check_normalizer(inner, &format!("{path}/normalizers/{nth}")))
 }
 
 trait DeserializeAt: Sized {
@@ -79,6 +96,19 @@ fn read_steps(
         // After the byte alphabet is applied, a split rule would see its letters, not the text.
         _ if *byte_level => return Err(unsupported(component, path)),
         Some("Split") => steps.push(read_split(component, path)?),
+        Some("Whitespace") => steps.push(split(r"\w+|[^\w\s]+", Behavior::Removed, true)),
+        Some("WhitespaceSplit") => steps.push(split(r"\s", Behavior::Removed, false)),
+        Some("Punctuation") => {
+            let behavior = match &component["behavior"] {
+                Value::Null => Behavior::Isolated,
+                behavior => Behavior::deserialize_at(behavior, &format!("{path}/behavior"))?,
+            };
+            steps.push(split(r"[!-/:-@\[-`{-~\p{P}]", behavior, false));
+        }
+        Some("CharDelimiterSplit") => {
+            let delimiter = String::deserialize_at(&component["delimiter"], &format!("{path}/delimiter"))?;
+            steps.push(split(&regex_syntax::escape(&delimiter), Behavior::Removed, false));
+        }
         Some("Digits") => steps.push(Step::Digits { individual: flag(component, "individual_digits") }),
         Some("ByteLevel") if !flag(component, "add_prefix_space") => {
             if component["use_regex"].as_bool().unwrap_or(true) {
@@ -95,9 +125,22 @@ fn read_steps(
     Ok(())
 }
 
+fn split(pattern: &str, behavior: Behavior, invert: bool) -> Step {
+    Step::Split { pattern: pattern.to_owned(), behavior, invert }
+}
+
 fn read_split(component: &Value, path: &str) -> Result<Step, Error> {
     let pattern = match (&component["pattern"]["Regex"], &component["pattern"]["String"]) {
-        (Value::String(pattern), _) => pattern.clone(),
+        (Value::String(pattern), _) => {
+            // The library that owns the format runs Oniguruma, whose word characters and line
+            // anchors differ from our engines': \w takes superscripts and fractions there.
+            let differs = |escape: &&str| pattern.contains(escape);
+            if let Some(escape) = [r"\w", r"\W", r"\b", r"\B", r"\h", r"\H"].into_iter().find(differs) {
+                let component = format!("{escape} in split rule {pattern:?}");
+                return Err(UnsupportedComponentError { component, path: Some(path.to_owned()) }.into());
+            }
+            pattern.clone()
+        }
         (_, Value::String(text)) => regex_syntax::escape(text),
         _ => return Err(unsupported(component, path)),
     };
@@ -172,6 +215,13 @@ fn read_post_processor(component: &Value) -> Result<(Vec<u32>, Vec<u32>), Error>
     match component["type"].as_str() {
         None if component.is_null() => Ok((Vec::new(), Vec::new())),
         Some("ByteLevel") => Ok((Vec::new(), Vec::new())),
+        Some("RobertaProcessing" | "BertProcessing") => {
+            let id = |name: &str| {
+                let path = format!("{path}/{name}");
+                <(String, u32)>::deserialize_at(&component[name], &path).map(|(_, id)| id)
+            };
+            Ok((vec![id("cls")?], vec![id("sep")?]))
+        }
         Some("Sequence") => {
             let mut around = (Vec::new(), Vec::new());
             for part in component["processors"].as_array().map_or(&[][..], Vec::as_slice) {

@@ -32,7 +32,7 @@ pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
         "truncation": null,
         "padding": null,
         "added_tokens": settings.added,
-        "normalizer": null,
+        "normalizer": settings.normalizer,
         "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
         "post_processor": template(definition),
         "decoder": byte_level(),

@@ -43,6 +43,8 @@ pub enum Allowed {
 /// The automaton over all added tokens.
 pub struct AddedTokens {
     tokens: Vec<AddedToken>,
+    /// What each is matched as: its text, or the normal form of it.
+    texts: Vec<String>,
     /// All of them.
     all: Option<AhoCorasick>,
     /// Those that are not special: matched always.
@@ -66,15 +68,16 @@ pub enum Part<'a> {
 }
 
 impl AddedTokens {
-    /// Builds the automata.
-    pub fn new(tokens: Vec<AddedToken>) -> Result<Self, VocabularyError> {
-        if let Some(empty) = tokens.iter().find(|t| t.content.is_empty()) {
-            return Err(VocabularyError::new(format!("added token {} is empty", empty.id)));
+    /// Builds the automata; tokens are matched as what `form` makes of their text.
+    pub fn new(tokens: Vec<AddedToken>, form: impl Fn(&str) -> String) -> Result<Self, VocabularyError> {
+        let texts: Vec<String> = tokens.iter().map(|token| form(&token.content)).collect();
+        if let Some(empty) = texts.iter().position(String::is_empty) {
+            return Err(VocabularyError::new(format!("added token {} is empty", tokens[empty].id)));
         }
         let plain: Vec<usize> = (0..tokens.len()).filter(|&i| !tokens[i].special).collect();
-        let all = (!tokens.is_empty()).then(|| automaton(tokens.iter().map(|t| &*t.content))).transpose()?;
-        let some = (!plain.is_empty()).then(|| automaton(plain.iter().map(|&i| &*tokens[i].content)));
-        Ok(Self { all, plain: some.transpose()?.map(|automaton| (automaton, plain)), tokens })
+        let all = (!tokens.is_empty()).then(|| automaton(texts.iter().map(|text| &**text))).transpose()?;
+        let some = (!plain.is_empty()).then(|| automaton(plain.iter().map(|&i| &*texts[i])));
+        Ok(Self { all, plain: some.transpose()?.map(|automaton| (automaton, plain)), tokens, texts })
     }
 
     /// The tokens, in the order given.
@@ -111,11 +114,13 @@ impl AddedTokens {
                 }
             }
             (Allowed::Some(names), _, _) => {
-                let which: Vec<&AddedToken> =
-                    self.tokens.iter().filter(|t| !t.special || names.contains(&t.content)).collect();
-                let automaton = automaton(which.iter().map(|t| &*t.content))?;
+                let wanted =
+                    |&(token, _): &(&AddedToken, _)| !token.special || names.contains(&token.content);
+                let which: Vec<(&AddedToken, &String)> =
+                    self.tokens.iter().zip(&self.texts).filter(wanted).collect();
+                let automaton = automaton(which.iter().map(|(_, text)| &***text))?;
                 for hit in automaton.find_iter(text) {
-                    take(which[hit.pattern()], hit.start(), hit.end());
+                    take(which[hit.pattern()].0, hit.start(), hit.end());
                 }
             }
             _ => {}
@@ -132,7 +137,7 @@ fn span(text: &str, token: &AddedToken, last: usize, start: usize, end: usize) -
     if start < last {
         return None; // swallowed by the token before
     }
-    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let word = |c: char| regex_syntax::try_is_word_character(c).unwrap_or(false);
     if token.single_word
         && (text[..start].chars().next_back().is_some_and(word)
             || text[end..].chars().next().is_some_and(word))

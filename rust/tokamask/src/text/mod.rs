@@ -2,6 +2,7 @@
 
 pub mod added;
 pub mod alphabet;
+pub mod normalizer;
 pub mod pattern;
 pub mod pretokenizer;
 pub mod rule;
