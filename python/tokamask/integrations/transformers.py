@@ -1,0 +1,163 @@
+"""Constrained and drafted generation with Hugging Face transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, LogitsProcessor
+
+import tokamask as tm
+from tokamask.errors import ShapeError
+
+
+class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+    """Lets ``model.generate`` choose only tokens that a grammar allows.
+
+    One object per call of ``generate``. It follows each sequence of the batch by its tokens, so beams may be
+    reordered; a sequence that has ended is left alone.
+
+    Parameters
+    ----------
+    compiled : CompiledGrammar
+        Its vocabulary must be as wide as the model's logits: ``vocabulary.with_(vocab_size=model.config.vocab_size)``.
+
+    Examples
+    --------
+    >>> vocabulary = tm.Vocabulary.from_tokenizer(tokenizer).with_(vocab_size=model.config.vocab_size)
+    >>> compiled = tm.compile(tm.Grammar.json_schema(schema), vocabulary)
+    >>> model.generate(**inputs, logits_processor=[GrammarLogitsProcessor(compiled)])
+
+    """
+
+    def __init__(self, compiled: tm.CompiledGrammar) -> None:
+        self._compiled = compiled
+        self._prompt_length = -1
+        self._matchers: dict[tuple[int, ...], tm.Matcher] = {}
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Scores [batch, vocab_size] with -inf where the grammar forbids a token; ``input_ids`` [batch, length]."""
+        width = len(self._compiled.vocabulary)
+        if scores.shape[-1] != width:
+            expected = (
+                f"[batch, vocab_size={width}], as wide as the vocabulary that the grammar was compiled for"
+            )
+            raise ShapeError(
+                f"scores: expected {expected}, got {list(scores.shape)}; see Vocabulary.with_(vocab_size=)",
+                name="scores",
+                expected=expected,
+                got=str(list(scores.shape)),
+            )
+        if self._prompt_length < 0:
+            self._prompt_length = input_ids.shape[1]
+        texts = [tuple(row) for row in input_ids[:, self._prompt_length :].tolist()]
+        self._matchers = {text: self._matcher(text) for text in texts}
+        matchers = [self._matchers[text] for text in texts]
+        rows = np.array([-1 if m.is_terminated() else i for i, m in enumerate(matchers)], np.int32)
+        bitmask = tm.allocate_bitmask(len(matchers), width)
+        for row, matcher in zip(rows.tolist(), matchers, strict=True):
+            if row >= 0:
+                matcher.fill_bitmask(bitmask, row)  # writes the row even where it allows everything
+        masked = scores.clone().contiguous()
+        masks = (torch.from_numpy(array).to(masked.device) for array in (bitmask, rows))
+        tm.apply_bitmask(masked, *masks)
+        return masked
+
+    def _matcher(self, text: tuple[int, ...]) -> tm.Matcher:
+        """The matcher after ``text``: from the last step's where it was there, else from the beginning."""
+        before = self._matchers.get(text[:-1]) if text else None
+        if before is None:
+            matcher, fresh = self._compiled.matcher(), text
+        else:
+            matcher, fresh = before.fork(), text[-1:]
+        for token in fresh:
+            if matcher.is_terminated():
+                break  # padding
+            matcher.accept(token)
+        return matcher
+
+
+class DraftedGeneration:
+    """A decoding loop for ``model.generate(custom_generate=...)``: guesses several tokens and checks them in one pass.
+
+    The output is what plain greedy decoding gives, or, with ``do_sample``, follows the same law as plain sampling: each
+    token is chosen from the model's own processed scores, and a guess is kept where it equals the choice. One
+    sequence at a time; of a draft tree the likeliest path is used, as the models' masks know no trees.
+
+    Parameters
+    ----------
+    drafter : Drafter, optional
+        Shared between calls, it learns from one text to the next; a fresh one if not given.
+    budget : int
+        Most guesses per forward pass.
+
+    Examples
+    --------
+    >>> loop = DraftedGeneration()
+    >>> model.generate(**inputs, custom_generate=loop, logits_processor=[GrammarLogitsProcessor(compiled)])
+
+    """
+
+    def __init__(self, drafter: tm.Drafter | None = None, *, budget: int = 8) -> None:
+        self.drafter = tm.Drafter() if drafter is None else drafter
+        self.budget = budget
+        self.forwards = self.tokens = 0
+
+    def __call__(
+        self,
+        model: Any,
+        input_ids: Any,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **model_kwargs: Any,
+    ) -> Any:
+        """The whole sequence [1, length], as ``generate`` expects it back."""
+        if input_ids.shape[0] != 1:
+            expected, got = "int64 [1, length]: one sequence", str(list(input_ids.shape))
+            raise ShapeError(
+                f"input_ids: expected {expected}, got {got}", name="input_ids", expected=expected, got=got
+            )
+        session = self.drafter.session(input_ids[0].tolist())
+        cache = DynamicCache(config=model.config)
+        unread, guess = input_ids, list[int]()
+        with torch.no_grad():
+            while True:
+                read = torch.cat([unread, unread.new_tensor([guess])], dim=1) if guess else unread
+                logits = model(input_ids=read, past_key_values=cache, use_cache=True).logits
+                self.forwards += 1
+                new, ended = [], False
+                for place, row in enumerate(logits[:, -1 - len(guess) :].float().unbind(dim=1)):
+                    scores = logits_processor(input_ids, row)
+                    token = _choose(scores, generation_config.do_sample)
+                    new.append(int(token))
+                    input_ids = torch.cat([input_ids, token], dim=1)
+                    ended = bool(torch.as_tensor(stopping_criteria(input_ids, scores)).all())
+                    if ended or place == len(guess) or new[-1] != guess[place]:
+                        break
+                self.tokens += len(new)
+                if ended:
+                    return input_ids
+                if surplus := cache.get_seq_length() - (input_ids.shape[1] - 1):
+                    cache.crop(-surplus)
+                session.update(new)
+                unread, guess = input_ids[:, -1:], _likeliest_path(session.propose(budget=self.budget))
+
+
+def _choose(scores: Any, sampled: bool) -> Any:
+    """One token [1, 1] from processed scores [1, vocab_size]."""
+    if sampled:
+        return torch.multinomial(scores.softmax(dim=-1), 1)
+    return scores.argmax(dim=-1, keepdim=True)
+
+
+def _likeliest_path(tree: tm.DraftTree) -> list[int]:
+    """From the root always on to the likeliest child."""
+    path, node = list[int](), -1
+    while True:
+        children = np.flatnonzero(tree.parents == node)
+        if not len(children):
+            return path
+        node = int(children[tree.probs[children].argmax()])
+        path.append(int(tree.token_ids[node]))

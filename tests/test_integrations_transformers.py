@@ -1,0 +1,126 @@
+"""transformers: generate under a grammar, and the drafted loop, on a small random model."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+
+import tokamask as tm
+from tokamask import errors
+
+torch = pytest.importorskip("torch", reason="torch is not installed; pip install torch transformers")
+pytest.importorskip("transformers", reason="transformers is not installed; pip install torch transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "boolean"},
+        "b": {"type": "array", "items": {"enum": ["x", "yz"]}, "maxItems": 3},
+    },
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+WIDTH = 300
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    """The 256 bytes, some words, an end."""
+    words = [b'"a"', b'"b"', b"true", b"false", b'["', b'"]']
+    token_bytes = [bytes([byte]) for byte in range(256)] + words
+    end = len(token_bytes)
+    return tm.Vocabulary([*token_bytes, b"<end>"], special={"<end>": end}, eos_ids=[end]).with_(
+        vocab_size=WIDTH
+    )
+
+
+@pytest.fixture(scope="module")
+def model(vocabulary):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=WIDTH, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, eos_token_id=vocabulary.eos_ids[0], pad_token_id=0,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def compiled(vocabulary):
+    return tm.compile(tm.Grammar.json_schema(SCHEMA, whitespace="compact"), vocabulary)
+
+
+def text(vocabulary, ids):
+    return b"".join(vocabulary.bytes(i) for i in ids if i < 262).decode()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"do_sample": True}, {"num_beams": 3, "num_return_sequences": 3}], ids=str
+)
+def test_generated_text_matches(model, vocabulary, compiled, options):
+    from tokamask.integrations.transformers import GrammarLogitsProcessor
+
+    torch.manual_seed(1)
+    prompts = torch.tensor([[1, 2, 3], [7, 8, 9]])
+    out = model.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        max_new_tokens=60,
+        logits_processor=[GrammarLogitsProcessor(compiled)],
+        **options,
+    )
+    rows = out[:, 3:].tolist()
+    assert len(rows) == 2 * options.get("num_return_sequences", 1)
+    for row in rows:
+        assert vocabulary.eos_ids[0] in row
+        answer = text(vocabulary, row[: row.index(vocabulary.eos_ids[0])])
+        jsonschema.validate(json.loads(answer), SCHEMA)
+
+
+@pytest.mark.parametrize("constrained", [False, True], ids=["free", "schema"])
+def test_the_drafted_loop_gives_the_plain_output(model, compiled, constrained):
+    from tokamask.integrations.transformers import DraftedGeneration, GrammarLogitsProcessor
+
+    prompt = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
+    loop = DraftedGeneration()
+    outputs = [
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=60,
+            logits_processor=[GrammarLogitsProcessor(compiled)] if constrained else [],
+            **extra,
+        ).tolist()
+        for extra in ({}, {"custom_generate": loop}, {"custom_generate": loop})
+    ]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert loop.tokens == 2 * (len(outputs[0][0]) - prompt.shape[1])
+    assert loop.forwards < loop.tokens
+
+
+def test_wrong_widths_and_batches_are_named(model, compiled):
+    from tokamask.integrations.transformers import DraftedGeneration, GrammarLogitsProcessor
+
+    with pytest.raises(errors.ShapeError) as shape:
+        GrammarLogitsProcessor(compiled)(torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, WIDTH + 1))
+    assert shape.value.name == "scores"
+    with pytest.raises(errors.ShapeError) as batch:
+        DraftedGeneration()(model, torch.zeros(2, 2, dtype=torch.int64), None, None, None)
+    assert batch.value.name == "input_ids"
+
+
+def test_a_finished_sequence_is_left_alone(compiled, vocabulary):
+    from tokamask.integrations.transformers import GrammarLogitsProcessor
+
+    processor = GrammarLogitsProcessor(compiled)
+    prompt = [5, 6]
+    done = [*(vocabulary.id(bytes([b])) for b in b'{"a":true,"b":[]}'), vocabulary.eos_ids[0], 0]
+    scores = torch.zeros(1, WIDTH)
+    processor(torch.tensor([prompt]), scores)
+    for end in range(1, len(done) + 1):
+        masked = processor(torch.tensor([prompt + done[:end]]), scores)
+    np.testing.assert_array_equal(masked.numpy(), scores.numpy())
