@@ -39,6 +39,12 @@ def kinds() -> list[str]:
     return ["real schemas", "own schemas"] if schemas.real() else ["own schemas"]
 
 
+def rows_of_the_table() -> list[tuple[str, str]]:
+    """(vocabulary, kind): everything on the widest vocabulary, the own schemas on the others too."""
+    widest, *others = vocabularies.for_masks()
+    return [(widest, kind) for kind in kinds()] + [(name, "own schemas") for name in others]
+
+
 @functools.cache
 def ids(vocabulary: str, document: str) -> tuple[int, ...]:
     """The document's tokens."""

@@ -7,7 +7,7 @@ import pytest
 from bench import masks, vocabularies
 from bench.rivals import contestants, prepared
 
-CASES = [(name, kind) for name in vocabularies.for_masks() for kind in masks.kinds()]
+CASES = masks.rows_of_the_table()
 
 
 @pytest.mark.parametrize("contestant", contestants("compile_grammar"))

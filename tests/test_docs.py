@@ -1,4 +1,4 @@
-"""The examples of every page of the documentation do what the pages say."""
+"""The examples of README.md and of every page of the documentation do what the pages say."""
 
 import importlib.util
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def load(name):

@@ -62,7 +62,13 @@ def members(name: str, value: object) -> dict[str, object]:
 
 
 PUBLIC = public_objects()
-MEMBERS = {k: v for name, value in PUBLIC.items() for k, v in members(name, value).items()}
+# Sorted: the order of a compiled class's members differs from process to process.
+MEMBERS = dict(
+    sorted(
+        ((k, v) for name, value in PUBLIC.items() for k, v in members(name, value).items()),
+        key=lambda kv: kv[0],
+    )
+)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

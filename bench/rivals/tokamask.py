@@ -129,5 +129,21 @@ class Tokamask(Rival):
 
         return new
 
+    def generate(self):
+        import time
+        from types import SimpleNamespace
+
+        from tokamask.demo.generate import Model, generate
+
+        model = Model.load(progress=False)
+        generate("Say hello.", max_tokens=4, model=model)  # measures the cost of wider steps once
+
+        def write(prompt, schema, drafts):
+            start = time.perf_counter()
+            done = generate(prompt, schema=schema, drafts=drafts, max_tokens=120, model=model)
+            return SimpleNamespace(ids=done.ids, text=done.text, seconds=time.perf_counter() - start)
+
+        return write
+
 
 ADAPTER = Tokamask()
