@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokamask as tm
+from tokamask.reference import bpe
 
 ALPHABET = "abcdefgh ABC 'sStT  0123456789\t\n\r\n/.,!?-_(){}\u00a0\u2028ñéßſKǅʰªאبアー你好ก็е́👍🏽‍❤️²½Ⅷ٣\u0301\ufeff\x00\x7f"
 
@@ -355,3 +356,22 @@ def test_vocabularies_of_other_projects(smollm2, smollm2_reference, openai):
     assert vocabulary.with_(eos_ids=[]) == ours.vocabulary
     with pytest.raises(tm.errors.UnsupportedComponentError):
         tm.Vocabulary.from_tokenizer(object())
+
+
+@st.composite
+def merge_lists(draw):
+    """Ranks in which every token is the merge of two earlier ones, over a small alphabet."""
+    tokens = [bytes([b]) for b in range(256)]
+    parts = [b"a", b"b", b"c"]
+    for _ in range(draw(st.integers(0, 12))):
+        token = draw(st.sampled_from(parts)) + draw(st.sampled_from(parts))
+        if token not in tokens:
+            tokens.append(token)
+            parts.append(token)
+    return {token: rank for rank, token in enumerate(tokens)}
+
+
+@given(merge_lists(), st.text("abcd", max_size=70))
+def test_encode_is_the_definition(ranks, text):
+    tokenizer = tm.Tokenizer.from_tiktoken(ranks, pattern="(?s).+")
+    assert tokenizer.encode(text) == bpe.encode(text.encode(), ranks)

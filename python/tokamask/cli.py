@@ -264,6 +264,7 @@ def _generate(args: argparse.Namespace) -> int:
     from tokamask.errors import GrammarError
 
     quiet = args.quiet or args.json
+    live = not quiet and sys.stdout.isatty()  # people see the text grow; programs get it whole
     try:
         result = generate(
             prompt,
@@ -275,6 +276,7 @@ def _generate(args: argparse.Namespace) -> int:
             drafts=args.drafts,
             model=args.model,
             progress=not quiet and sys.stderr.isatty(),
+            on_text=(lambda piece: print(piece, end="", flush=True)) if live else None,
         )
     except GrammarError as error:
         raise UsageError(f"{args.schema or '--regex'}: {error}") from None
@@ -285,7 +287,7 @@ def _generate(args: argparse.Namespace) -> int:
             )
         )
     else:
-        print(result.text)
+        print("" if live else result.text)
         if not args.quiet:
             print(_summary(result), file=sys.stderr)
     return 0 if result.complete or (schema is None and args.regex is None) else 1

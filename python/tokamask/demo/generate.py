@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ def generate(
     system: str | None = None,
     model: Model | str | os.PathLike[str] | None = None,
     progress: bool = False,
+    on_text: Callable[[str], None] | None = None,
 ) -> Generation:
     """Answer ``prompt`` with a small language model on the CPU.
 
@@ -123,6 +124,8 @@ def generate(
         A loaded model, or a Llama-architecture GGUF file; the demo's own model if not given.
     progress : bool
         Shows a bar while a model is loaded, if that takes over two seconds.
+    on_text : callable, optional
+        Is given each piece of the text as soon as it is certain.
 
     Returns
     -------
@@ -149,7 +152,7 @@ def generate(
     if schema is not None:
         prompt = _with_schema(prompt, schema)
     prompt_ids = chat_ids(model.tokenizer, model.engine.config.chat_template, prompt, system=system)
-    return _Run(model, grammar, prompt_ids, max_tokens, temperature, seed, drafts).write()
+    return _Run(model, grammar, prompt_ids, max_tokens, temperature, seed, drafts, on_text).write()
 
 
 def _grammar(schema: Mapping[str, Any] | bool | str | None, regex: str | None) -> tm.Grammar | None:
@@ -176,6 +179,7 @@ class _Run:
         temperature: float,
         seed: int,
         drafts: bool,
+        on_text: Callable[[str], None] | None,
     ) -> None:
         self.model, self.prompt_ids, self.drafts = model, prompt_ids, drafts
         self.temperature, self.seed = temperature, seed
@@ -194,6 +198,8 @@ class _Run:
         self.seconds["load"] = model.load_seconds
         self.count = dict.fromkeys(("forwards", "masks", "proposed", "accepted"), 0)
         self.ids: list[int] = []
+        self.on_text, self._shown = on_text, 0
+        self._decoder = model.tokenizer.stream_decoder()
         self.finish = "length"
         self.matcher: tm.Matcher | None = None
         if grammar is not None:
@@ -218,6 +224,7 @@ class _Run:
         tree = self._masked(EMPTY)
         while True:
             new, path, ended = self._walk(logits, tree)
+            self._show(ended)
             self.count["proposed"] += len(tree)
             self.count["accepted"] += len(path)
             if ended:
@@ -230,6 +237,12 @@ class _Run:
             self.count["forwards"] += 1
         self.seconds["decode"] = time.perf_counter() - start
         return Generation(self.model.tokenizer.decode(self.ids), self.ids, self.finish, self._stats())
+
+    def _show(self, ended: bool) -> None:
+        if self.on_text is not None:
+            pieces = [self._decoder.push(token) for token in self.ids[self._shown :]]
+            self._shown = len(self.ids)
+            self.on_text("".join(pieces) + (self._decoder.flush() if ended else ""))
 
     def _session(self, prompt_topk: npt.NDArray[np.int32]) -> tm.DraftSession:
         with self._clock("measure"):
