@@ -67,7 +67,7 @@ test-rust: | tools
 .PHONY: test-python
 test-python: $(VENV)/.package $(VENV)/.test
 	@echo "== Python tests"
-	$(BIN)/pytest -n 2 -q
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
 
 .PHONY: kernels-thorough
 kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel variant, sanitizer, schedule and missing barrier
@@ -80,7 +80,8 @@ lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 	cargo clippy --locked --workspace --all-targets -q -- -D warnings
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy -q --no-error-summary || $(BIN)/mypy
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/stubtest tokamask._core --allowlist tests/stubtest.txt --concise
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.test
 	@echo "== installing the rivals"

@@ -3,7 +3,7 @@
 import builtins
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,11 @@ import numpy.typing as npt
 from tokamask.draft import DraftTree
 from tokamask.ragged import Ragged
 
-TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+_TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 def build_info() -> dict[str, Any]: ...
 
+@final
 class Vocabulary:
     def __new__(
         cls,
@@ -38,6 +39,7 @@ class Vocabulary:
 
 # tokenizer
 
+@final
 class Tokenizer:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer: ...
@@ -91,12 +93,14 @@ class Tokenizer:
     def __copy__(self) -> Tokenizer: ...
     def __deepcopy__(self, memo: Any) -> Tokenizer: ...
 
+@final
 class StreamDecoder:
     def push(self, token_id: int) -> str: ...
     def flush(self) -> str: ...
 
 # Drafts
 
+@final
 class Drafter:
     def __new__(
         cls,
@@ -107,7 +111,7 @@ class Drafter:
     ) -> Drafter: ...
     def session(
         self,
-        prompt_ids: TokenIds,
+        prompt_ids: _TokenIds,
         *,
         prompt_topk: npt.ArrayLike | None = None,
         matcher: Matcher | None = None,
@@ -117,11 +121,12 @@ class Drafter:
     @property
     def nbytes(self) -> int: ...
 
+@final
 class DraftSession:
     def propose(self, budget: int = 32) -> DraftTree: ...
     def update(
         self,
-        accepted_ids: TokenIds,
+        accepted_ids: _TokenIds,
         *,
         tree: DraftTree | None = None,
         topk_ids: npt.ArrayLike | None = None,
@@ -231,6 +236,7 @@ def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: 
 _Counts = tuple[npt.NDArray[Any], ...]
 _Trained = tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]
 
+@final
 class PretokenCounter:
     def __new__(cls, words: str, runs: str | None, by_line: bool) -> PretokenCounter: ...
     def add_texts(self, texts: list[str]) -> None: ...
@@ -256,10 +262,12 @@ def train_bpe(
 
 # Grammars and matchers
 
+@final
 class GrammarSource:
     @property
     def warnings(self) -> list[str]: ...
 
+@final
 class CompiledGrammar:
     def matcher(self) -> Matcher: ...
     @property
@@ -273,6 +281,7 @@ class CompiledGrammar:
     @property
     def table_bytes(self) -> int: ...
 
+@final
 class Matcher:
     def fill_bitmask(self, bitmask: npt.NDArray[np.int32], row: int = 0) -> bool: ...
     def mask_row(self) -> npt.NDArray[np.int32]: ...
