@@ -102,6 +102,10 @@ demo: $(VENV)/.package $(VENV)/.demo ## a real model writes JSON that matches a 
 bench: $(VENV)/.package $(VENV)/.bench ## measure against the rivals, write bench/results and the README's table
 	$(BIN)/python bench/run.py
 
+.PHONY: instructions
+instructions: $(VENV)/.test ## count instructions of fixed work and compare with the record (needs valgrind)
+	$(BIN)/python bench/instructions.py --check
+
 .PHONY: docs
 docs: $(VENV)/.package $(VENV)/.docs ## build the documentation into site/, running its examples
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
