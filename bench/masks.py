@@ -85,6 +85,7 @@ def _probe(rival, vocabulary: str, kind: str) -> frozenset[str]:
                 found |= {line.strip()[3:]} if line.startswith("ok ") else set()
             patience = PATIENCE
         process.kill()
+        process.stdout.close()
         if process.wait() != 0 and position < len(names):
             position += 1  # it hung or crashed on this one
     return frozenset(found)

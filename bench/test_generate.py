@@ -12,7 +12,6 @@ from bench.rivals import contestants, prepared
 
 SCHEMAS = {
     "person": "Invent a person.",
-    "recipe": "Give me a recipe for pancakes.",
 }
 
 
