@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench import schemas, vocabularies
-from bench.data import ROOT, cached
+from bench.data import ROOT, scratch
 from bench.rivals import REGISTRY, prepared
 
 PATIENCE = 10.0
 """Seconds after which a schema counts as not taken."""
 LOADING = 120.0
 """Seconds that an engine may take to load a vocabulary."""
-DEADLINE = 150.0
+DEADLINE = 100.0
 """Seconds for all schemas together; those that were not reached count as not taken."""
 
 
@@ -59,14 +59,19 @@ def taken(rival, vocabulary: str, kind: str) -> frozenset[str]:
     Tried in another process, which is ended where an engine does not come back. Remembered for released versions.
     """
     if rival.name == "tokamask":
-        return _probe(rival, vocabulary, kind)
+        return _probe(rival, vocabulary, kind)[0]
     key = hashlib.sha256(repr([PATIENCE, cases(kind)]).encode()).hexdigest()[:12]
-    name = f"taken-{rival.name}-{rival.version}-{vocabulary}-{key}.json"
-    path = cached(name, lambda p: p.write_text(json.dumps(sorted(_probe(rival, vocabulary, kind)))))
-    return frozenset(json.loads(path.read_text()))
+    path = scratch() / f"taken-{rival.name}-{rival.version}-{vocabulary}-{key}.json"
+    if path.exists():
+        return frozenset(json.loads(path.read_text()))
+    found, complete = _probe(rival, vocabulary, kind)
+    if complete:
+        path.write_text(json.dumps(sorted(found)))
+    return found
 
 
-def _probe(rival, vocabulary: str, kind: str) -> frozenset[str]:
+def _probe(rival, vocabulary: str, kind: str) -> tuple[frozenset[str], bool]:
+    """The schemas, and whether all were tried before the deadline."""
     names = [case.name for case in cases(kind)]
     found, position = set(), 0
     deadline = time.monotonic() + DEADLINE
@@ -88,7 +93,7 @@ def _probe(rival, vocabulary: str, kind: str) -> frozenset[str]:
         process.stdout.close()
         if process.wait() != 0 and position < len(names):
             position += 1  # it hung or crashed on this one
-    return frozenset(found)
+    return frozenset(found), position >= len(names)
 
 
 def probe(rival_name: str, vocabulary: str, kind: str, position: int) -> None:

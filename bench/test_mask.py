@@ -28,7 +28,7 @@ def test_mask(measure, contestant, vocabulary, kind, state, turn):
     measure(
         run,
         value=masks.Walk.mean,
-        also=lambda times: {**times.quantiles(), f"takes of {len(masks.cases(kind))}": takes},
+        also=lambda times: {**times.quantiles(), f"takes (of {len(masks.cases(kind))})": takes},
         unit="us",
         input=f"{kind}, {vocabulary} ({vocabularies.load(vocabulary).size:,} tokens)",
         state=state,
