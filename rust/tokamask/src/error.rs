@@ -124,7 +124,7 @@ impl GrammarError {
 
 /// A schema keyword that is named and refused, never silently dropped.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unsupported keyword {keyword:?} at {json_pointer}{}", At("because", reason.as_deref()))]
+#[error("unsupported keyword {keyword:?} at {}{}", if json_pointer.is_empty() { "the root" } else { json_pointer }, At("because", reason.as_deref()))]
 pub struct UnsupportedKeywordError {
     /// JSON pointer of the schema that holds the keyword.
     pub json_pointer: String,
