@@ -1,6 +1,7 @@
 """Pictures: everything shown is there, in order, and nothing in it acts on a terminal or a page."""
 
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import tokamask as tm
 from tokamask import show
+from tokamask.cli import main
 from tokamask.show.palette import visible, visible_text
 
 HOSTILE = '\x1b[2J\x07</span><script>alert("1")</script>&\u202e\u200b\r\n\t \U0001f980'
@@ -96,6 +98,60 @@ def test_a_page_shows_each_token_with_its_id_and_escapes_it(tok):
     assert [title.split(",")[0] for _, title in page.spans] == [f"id {i}" for i in ids]
     assert [text for text, _ in page.spans] == [visible_text(tok.decode_bytes([i])) for i in ids]
     assert "no tokens" in show.tokens_html(tok, "")
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """A tokenizer that knows single bytes and nothing else."""
+    return tm.Tokenizer.from_tiktoken({bytes([i]): i for i in range(256)}, pattern=r"\w+|\W")
+
+
+@pytest.mark.parametrize("width", [20, 41, 80])
+def test_columns_hold_every_token_of_both_and_line_up(tok, letters, width):
+    text = "The quick brown fox\nnaïve 日本語 \x1b[2J\n\nend of it"
+    shown = show.compare_tokens({"one": tok, "two": letters}, text, width=width)
+    rows = [without_colours(row) for row in shown.split("\n")]
+    assert all(row.replace(" │ ", "").isprintable() for row in rows)
+    column = max(8, (width - 3) // 2)
+    cells = [sum(2 if "\u3000" < c < "\uff00" else 1 for c in row.partition(" │")[0]) for row in rows]
+    assert set(cells) <= {column}
+    for side, tokenizer in enumerate((tok, letters)):
+        joined = "".join(row.split(" │ ")[side].rstrip() if " │ " in row else "" for row in rows[1:-1])
+        expected = "".join(visible_text(tokenizer.decode_bytes([i])) for i in tokenizer.encode(text))
+        assert joined == expected if side or width > 40 else len(joined) > 0
+    assert rows[-1].startswith(f"{len(tok.encode(text))} tokens"[:column])
+
+
+def test_a_page_of_two_underlines_what_only_one_cuts(tok, letters):
+    html = show.compare_tokens_html({"<b>": tok, "letters": letters}, "ab fox")
+    assert "&lt;b&gt;" in html
+    assert "<b>&lt;b&gt;</b>" in html
+    page = Page()
+    page.feed(html)
+    ids = [*tok.encode("ab fox"), *letters.encode("ab fox")]
+    assert [title.split(",")[0] for _, title in page.spans] == [f"id {i}" for i in ids]
+    first, second = html.split("<td>")[1:]
+    assert "<u>" not in first  # letters has all its edges
+    assert second.count("<u>") == len("ab fox") - (0 if len(tok.encode("ab")) == 1 else 2)
+    same = show.compare_tokens_html({"a": letters, "b": letters}, "ab fox")
+    assert "<u>" not in same
+
+
+def test_the_command_shows_tokens_of_one_and_of_two(tok, letters, tmp_path, capsys):
+    letters.save(tmp_path / "letters.tkm")
+    assert main(["show", "tokens", "a fox"]) == 0
+    assert capsys.readouterr().out == show.tokens(tok, "a fox") + "\n"
+    beside = ["--against", str(tmp_path / "letters.tkm")]
+    assert main(["show", "tokens", "a fox", *beside]) == 0
+    assert "letters.tkm" in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert main(["show", "tokens", "a fox", *beside, "--output", str(page)]) == 0
+    names = {"demo model": tok, "letters.tkm": letters}
+    assert page.read_text() == show.compare_tokens_html(names, "a fox")
+    assert main(["show", "tokens", "a fox", *beside, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert [token["id"] for token in listed["letters.tkm"]] == list(b"a fox")
+    assert main(["show", "tokens", "x", "-t", str(tmp_path / "letters.tkm"), *beside]) == 2
 
 
 def test_a_draft_tree_shows_every_node_and_the_kept_path(tok):

@@ -69,18 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tokamask {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_draft, _add_doctor):
+    for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_draft):
         add(commands)
+    _add_show(commands)
+    _add_doctor(commands)
     return parser
 
 
-def _command(
+def command(
     commands: argparse._SubParsersAction[_Parser],
     name: str,
     run: Run,
     summary: str,
     example: str,
 ) -> argparse.ArgumentParser:
+    """Adds a subcommand whose ``run`` gets the parsed arguments and returns the exit code."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -93,7 +96,8 @@ def _command(
     return parser
 
 
-def _add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
+def add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
+    """``--tokenizer``, as every command has it; its value goes to :func:`open_tokenizer`."""
     parser.add_argument(
         "--tokenizer",
         "-t",
@@ -102,17 +106,18 @@ def _add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+def open_tokenizer(path: str | None) -> Tokenizer:
+    """The tokenizer of a file, or of the demo's model."""
     from tokamask import Tokenizer
 
-    if args.tokenizer is not None:
-        return Tokenizer.from_file(args.tokenizer)
+    if path is not None:
+        return Tokenizer.from_file(path)
     from tokamask.demo.model_file import find_model
 
     return Tokenizer.from_file(str(find_model()))
 
 
-def _read_text(path: str | None, what: str) -> str:
+def read_text(path: str | None, what: str) -> str:
     """The text of a file, or of standard input for ``-`` and None."""
     if path is None or path == "-":
         data, name = sys.stdin.buffer.read(), "standard input"
@@ -126,22 +131,20 @@ def _read_text(path: str | None, what: str) -> str:
 
 
 def _add_encode(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
-        commands, "encode", _encode, "turn text into token ids", "tokamask encode 'Hello world'"
-    )
+    parser = command(commands, "encode", _encode, "turn text into token ids", "tokamask encode 'Hello world'")
     parser.add_argument("text", nargs="?", help="the text (default: standard input)")
     parser.add_argument("--file", "-f", metavar="FILE", help="read the text from a file")
     parser.add_argument(
         "--special", action="store_true", help="special-token text in the input becomes special tokens"
     )
-    _add_tokenizer_argument(parser)
+    add_tokenizer_argument(parser)
 
 
 def _encode(args: argparse.Namespace) -> int:
     if args.text is not None and args.file is not None:
         raise UsageError("give the text or --file, not both")
-    text = args.text if args.text is not None else _read_text(args.file, "the text")
-    tokenizer = _tokenizer(args)
+    text = args.text if args.text is not None else read_text(args.file, "the text")
+    tokenizer = open_tokenizer(args.tokenizer)
     allowed = frozenset(tokenizer.vocabulary.special) if args.special else frozenset[str]()
     ids = tokenizer.encode(text, allowed_special=allowed)
     if args.json:
@@ -152,17 +155,17 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 def _add_decode(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
+    parser = command(
         commands, "decode", _decode, "turn token ids into text", "tokamask encode 'Hello' | tokamask decode"
     )
     parser.add_argument(
         "ids", nargs="*", help="the ids (default: standard input, separated by spaces or commas)"
     )
-    _add_tokenizer_argument(parser)
+    add_tokenizer_argument(parser)
 
 
 def _decode(args: argparse.Namespace) -> int:
-    words = args.ids or [_read_text(None, "the list of ids")]
+    words = args.ids or [read_text(None, "the list of ids")]
     ids = []
     for position, word in enumerate(" ".join(words).replace(",", " ").strip("[] \n").split()):
         if not (word.isascii() and word.isdigit()):
@@ -172,7 +175,7 @@ def _decode(args: argparse.Namespace) -> int:
                 f"token id {word[:40]} is not in the vocabulary (number {position + 1} of the input)"
             )
         ids.append(int(word))
-    data = _tokenizer(args).decode_bytes(ids)
+    data = open_tokenizer(args.tokenizer).decode_bytes(ids)
     if args.json:
         print(json.dumps({"text": data.decode(errors="replace"), "count": len(ids), "bytes": len(data)}))
     else:
@@ -184,21 +187,21 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _add_count(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
+    parser = command(
         commands, "count", _count, "count the tokens of files", "tokamask count README.md src/*.py"
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: standard input)")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
-    _add_tokenizer_argument(parser)
+    add_tokenizer_argument(parser)
 
 
 def _count(args: argparse.Namespace) -> int:
-    tokenizer = _tokenizer(args)
+    tokenizer = open_tokenizer(args.tokenizer)
     files = args.files or ["-"]
     rows = []
     with _progress(files, quiet=args.quiet or args.json, unit="file") as names:
         for name in names:
-            text = _read_text(name, "the file")
+            text = read_text(name, "the file")
             rows.append({"file": name, "tokens": tokenizer.count(text), "bytes": len(text.encode())})
     tokens, size = sum(int(row["tokens"]) for row in rows), sum(int(row["bytes"]) for row in rows)
     if args.json:
@@ -227,7 +230,7 @@ def _progress(items: Sequence[Any], *, quiet: bool, unit: str):  # type: ignore[
 
 
 def _add_generate(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "generate",
         _generate,
@@ -258,7 +261,7 @@ def _generate(args: argparse.Namespace) -> int:
     if not 0 <= args.temperature < float("inf"):
         raise UsageError(f"--temperature: expected 0 or more, got {args.temperature}")
     schema = None if args.schema is None else _read_json(args.schema)
-    prompt = _read_text(None, "the prompt") if args.prompt == "-" else args.prompt
+    prompt = read_text(None, "the prompt") if args.prompt == "-" else args.prompt
 
     from tokamask.demo.generate import generate
     from tokamask.errors import GrammarError
@@ -294,7 +297,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _read_json(path: str) -> Any:
-    text = _read_text(path, "the schema")
+    text = read_text(path, "the schema")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -317,7 +320,7 @@ def _summary(result: Generation) -> str:
 
 
 def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "train",
         _train,
@@ -458,7 +461,7 @@ def _sample(path: str, size: int = 1 << 20) -> list[str]:
 
 
 def _add_draft(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "draft",
         _draft,
@@ -512,10 +515,21 @@ def _draft(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
-    _command(
-        commands, "doctor", _doctor, "say what this installation has and lacks", "tokamask doctor --json"
+def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from tokamask.show.cli import PICTURES
+
+    parser = commands.add_parser(
+        "show",
+        help="draw tokens, masks and drafts",
+        description="Draw tokens, masks and drafts, in the terminal or as a page.",
     )
+    pictures = parser.add_subparsers(dest="picture", required=True, metavar="PICTURE", parser_class=_Parser)
+    for add in PICTURES:
+        add(pictures)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command(commands, "doctor", _doctor, "say what this installation has and lacks", "tokamask doctor --json")
 
 
 def _doctor(args: argparse.Namespace) -> int:
