@@ -73,6 +73,10 @@ test-python: $(VENV)/.package $(VENV)/.test
 kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel variant, sanitizer, schedule and missing barrier
 	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
 
+.PHONY: upstream
+upstream: $(VENV)/.package $(VENV)/.test ## run tiktoken's and tokenizers' own tests against the drop-in modules (fetches their sources)
+	@$(BIN)/python tests/upstream.py tiktoken tokenizers
+
 .PHONY: lint
 lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 	@echo "== lint"

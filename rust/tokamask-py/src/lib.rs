@@ -7,6 +7,7 @@
 mod arrays;
 mod build_info;
 mod draft;
+mod drop_in;
 mod errors;
 mod grammar;
 mod kernels;
@@ -24,6 +25,10 @@ mod _core {
     use crate::build_info::build_info;
     #[pymodule_export]
     use crate::draft::{DraftSession, Drafter};
+    #[pymodule_export]
+    use crate::drop_in::{
+        encode_bytes, encode_lists, encode_piece, encode_unstable, may_have_special, read_ranks,
+    };
     #[pymodule_export]
     use crate::grammar::{choice, read_json_schema, read_regex, GrammarSource};
     #[pymodule_export]

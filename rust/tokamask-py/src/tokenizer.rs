@@ -47,7 +47,8 @@ impl Tokenizer {
         &self.inner
     }
 
-    fn ints<'a>(&'a self, py: Python<'_>) -> &'a [Py<PyInt>] {
+    /// The int of every id; made when first asked for.
+    pub fn ints<'a>(&'a self, py: Python<'_>) -> &'a [Py<PyInt>] {
         let make = || (0..self.inner.vocabulary().len()).map(|id| PyInt::new(py, id).unbind()).collect();
         self.ints.get_or_init(py, make)
     }
@@ -62,7 +63,7 @@ impl Tokenizer {
 const FEW: usize = 256;
 
 /// `"all"` or a collection of special tokens.
-fn allowed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Allowed> {
+pub fn allowed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Allowed> {
     let Some(value) = value else { return Ok(Allowed::None) };
     if value.extract::<&str>().is_ok_and(|text| text == "all") {
         return Ok(Allowed::All);

@@ -1,6 +1,9 @@
 //! The tokenizer: text to ids and back.
 
-use std::sync::Arc;
+pub mod prefixes;
+pub mod unstable;
+
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
@@ -23,6 +26,8 @@ pub struct Tokenizer {
     added_normalized: AddedTokens,
     pretokenizer: PreTokenizer,
     encoder: Encoder,
+    /// Made when first asked for.
+    prefixes: OnceLock<prefixes::Prefixes>,
 }
 
 impl Tokenizer {
@@ -65,6 +70,7 @@ impl Tokenizer {
             })?,
             pretokenizer: PreTokenizer::new(&settings.steps)?,
             encoder,
+            prefixes: OnceLock::new(),
             definition,
         })
     }
@@ -92,6 +98,17 @@ impl Tokenizer {
     /// Tokens and their bytes.
     pub fn vocabulary(&self) -> &Arc<Vocabulary> {
         &self.vocabulary
+    }
+
+    /// The tokens that merging makes, sorted by bytes.
+    pub fn prefixes(&self) -> &prefixes::Prefixes {
+        let merged = |id: u32| self.definition.tokens.get(id as usize).is_some_and(Option::is_some);
+        self.prefixes.get_or_init(|| prefixes::Prefixes::new(&self.vocabulary, merged))
+    }
+
+    /// True if the text of some added token is in `text`.
+    pub fn has_added(&self, text: &str) -> bool {
+        self.added.any(text) || self.added_normalized.any(text)
     }
 
     /// Sends the ids of `text` to a sink.

@@ -85,6 +85,11 @@ impl AddedTokens {
         &self.tokens
     }
 
+    /// True if the text of some token is in `text`.
+    pub fn any(&self, text: &str) -> bool {
+        self.all.as_ref().is_some_and(|all| all.is_match(text))
+    }
+
     /// Calls `part` for each stretch of `text`, in order.
     pub fn parts<'a>(
         &self,

@@ -1,0 +1,76 @@
+//! What the modules of `tokamask.compat` need beyond the public methods.
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use tokamask::formats::tiktoken;
+
+use crate::errors::Result;
+use crate::tokenizer::{allowed, Tokenizer};
+
+/// Tokens and ranks of the lines of a ``.tiktoken`` file.
+#[pyfunction]
+pub fn read_ranks<'py>(py: Python<'py>, data: &[u8]) -> Result<Bound<'py, PyDict>> {
+    let ranks = PyDict::new(py);
+    for (rank, token) in py.detach(|| tiktoken::read(data))?.into_iter().enumerate() {
+        if let Some(token) = token {
+            ranks.set_item(PyBytes::new(py, &token), rank)?;
+        }
+    }
+    Ok(ranks)
+}
+
+/// True if the text of some added token is in ``text``.
+#[pyfunction]
+pub fn may_have_special(py: Python<'_>, tokenizer: &Tokenizer, text: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // Text that is not Unicode is looked at by the caller.
+    let Ok(text) = text.extract::<PyBackedStr>() else { return Ok(true) };
+    let find = || tokenizer.core().has_added(&text);
+    Ok(if text.len() < 1 << 14 { find() } else { py.detach(find) })
+}
+
+/// Lists of ids, one a text, on all cores.
+#[pyfunction]
+pub fn encode_lists<'py>(
+    py: Python<'py>,
+    tokenizer: &Tokenizer,
+    texts: &Bound<'_, PyAny>,
+    allowed_special: Option<&Bound<'_, PyAny>>,
+) -> Result<Bound<'py, PyList>> {
+    let allowed = allowed(allowed_special)?;
+    let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
+    let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+    let (ids, offsets) = py.detach(|| tokenizer.core().encode_batch(&texts, false, &allowed))?;
+    let ints = tokenizer.ints(py);
+    let lists = PyList::empty(py);
+    for row in offsets.windows(2) {
+        let row = &ids[row[0] as usize..row[1] as usize];
+        lists.append(PyList::new(py, row.iter().map(|&id| ints[id as usize].bind_borrowed(py)))?)?;
+    }
+    Ok(lists)
+}
+
+/// The ids of bytes that merging sees as one pretoken.
+#[pyfunction]
+pub fn encode_piece(tokenizer: &Tokenizer, piece: &[u8]) -> Vec<u32> {
+    tokenizer.core().encode_piece(piece)
+}
+
+/// The ids of bytes that need not be text.
+#[pyfunction]
+pub fn encode_bytes(py: Python<'_>, tokenizer: &Tokenizer, data: &[u8]) -> Result<Vec<u32>> {
+    Ok(py.detach(|| tokenizer.core().encode_bytes(data))?)
+}
+
+/// The ids that more text is taken not to change, and what the rest may become.
+#[pyfunction]
+pub fn encode_unstable(
+    py: Python<'_>,
+    tokenizer: &Tokenizer,
+    text: &str,
+    allowed_special: Option<&Bound<'_, PyAny>>,
+) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+    let allowed = allowed(allowed_special)?;
+    let (ids, found) = py.detach(|| tokenizer.core().encode_unstable(text, &allowed))?;
+    Ok((ids, found.into_iter().collect()))
+}
