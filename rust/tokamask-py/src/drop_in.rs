@@ -22,11 +22,15 @@ pub fn read_ranks<'py>(py: Python<'py>, data: &[u8]) -> Result<Bound<'py, PyDict
 
 /// True if the text of some added token is in ``text``.
 #[pyfunction]
-pub fn may_have_special(py: Python<'_>, tokenizer: &Tokenizer, text: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn may_have_special(py: Python<'_>, tokenizer: &Tokenizer, text: &Bound<'_, PyAny>) -> bool {
     // Text that is not Unicode is looked at by the caller.
-    let Ok(text) = text.extract::<PyBackedStr>() else { return Ok(true) };
+    let Ok(text) = text.extract::<PyBackedStr>() else { return true };
     let find = || tokenizer.core().has_added(&text);
-    Ok(if text.len() < 1 << 14 { find() } else { py.detach(find) })
+    if text.len() < 1 << 14 {
+        find()
+    } else {
+        py.detach(find)
+    }
 }
 
 /// Lists of ids, one a text, on all cores.
