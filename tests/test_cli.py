@@ -8,8 +8,6 @@ import pytest
 
 from tokamask.cli import main
 
-pytestmark = pytest.mark.usefixtures("smollm2_gguf")
-
 
 class Stdin:
     def __init__(self, data: bytes) -> None:
@@ -41,8 +39,8 @@ def test_encode_json_counts(capfdbinary, monkeypatch):
 
 
 def test_special_text_is_ordinary_unless_allowed(capfdbinary):
-    _, plain, _ = run(capfdbinary, "encode", "<|im_end|>")
-    _, special, _ = run(capfdbinary, "encode", "--special", "<|im_end|>")
+    _, plain, _ = run(capfdbinary, "encode", "<|endoftext|>")
+    _, special, _ = run(capfdbinary, "encode", "--special", "<|endoftext|>")
     assert len(plain.split()) > 1
     assert len(special.split()) == 1
 
@@ -60,6 +58,7 @@ def test_count_agrees_with_encode(capfdbinary, tmp_path):
     assert report["tokens"] == len(ids.split())
 
 
+@pytest.mark.usefixtures("smollm2_gguf")
 def test_doctor_finds_nothing_broken(capfdbinary):
     code, out, _ = run(capfdbinary, "doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(out)}
@@ -100,6 +99,7 @@ def bad_input(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("smollm2_gguf")
 @pytest.mark.parametrize("case", range(16))
 def test_bad_input_is_one_line_and_exit_code_2(capfdbinary, tmp_path, case):
     cases = bad_input(tmp_path)

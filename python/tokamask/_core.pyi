@@ -46,6 +46,8 @@ class Tokenizer:
     @classmethod
     def from_bytes(cls, data: bytes) -> Tokenizer: ...
     @classmethod
+    def default(cls) -> Tokenizer: ...
+    @classmethod
     def from_tiktoken(
         cls,
         ranks: str | os.PathLike[str] | dict[bytes, int],

@@ -102,19 +102,15 @@ def add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         "-t",
         metavar="FILE",
-        help="tokenizer.json or GGUF; told by content (default: the demo model's, if it is installed)",
+        help="tokenizer.json or GGUF; told by content (default: the one that is built in)",
     )
 
 
 def open_tokenizer(path: str | None) -> Tokenizer:
-    """The tokenizer of a file, or of the demo's model."""
+    """The tokenizer of a file, or the one that is built in."""
     from tokamask import Tokenizer
 
-    if path is not None:
-        return Tokenizer.from_file(path)
-    from tokamask.demo.model_file import find_model
-
-    return Tokenizer.from_file(str(find_model()))
+    return Tokenizer.default() if path is None else Tokenizer.from_file(path)
 
 
 def read_text(path: str | None, what: str) -> str:

@@ -127,6 +127,32 @@ impl Tokenizer {
         Ok(py.detach(|| tokamask::tokenizer::Tokenizer::from_bytes(data))?.into())
     }
 
+    /// The tokenizer that is built in: 32,768 tokens, superwords among them, and no file.
+    ///
+    /// Learnt by this package's own trainer from documentation, code, translations and novels under permissive licences
+    /// (the repository's ``recipes/default_vocabulary``). Byte-level BPE that merges across words but not across newlines;
+    /// one special token, ``<|endoftext|>``, id 0. Built once, then shared.
+    ///
+    /// Returns
+    /// -------
+    /// Tokenizer
+    ///
+    /// Examples
+    /// --------
+    /// >>> tok = tm.Tokenizer.default()
+    /// >>> tok.encode("There is a difference, for example"), tok.decode([24629])
+    /// ([6202, 24629, 6944, 26158], ' is a')
+    #[classmethod]
+    fn default(_class: &Bound<'_, PyType>, py: Python<'_>) -> Result<Py<Self>> {
+        static BUILT: PyOnceLock<Py<Tokenizer>> = PyOnceLock::new();
+        let build = || -> Result<Py<Self>> {
+            let core =
+                py.detach(|| tokamask::tokenizer::Tokenizer::new(tokamask::formats::default::definition()?))?;
+            Ok(Py::new(py, Self::from(core))?)
+        };
+        BUILT.get_or_try_init(py, build).map(|built| built.clone_ref(py))
+    }
+
     /// tiktoken's kind of tokenizer.
     ///
     /// Parameters

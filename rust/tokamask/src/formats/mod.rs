@@ -1,6 +1,7 @@
 //! Tokenizer files, told by their content. Each format reads into one [`Definition`].
 
 pub mod compiled;
+pub mod default;
 pub mod gguf;
 pub mod tiktoken;
 pub mod tokenizer_json;
@@ -48,15 +49,7 @@ pub struct Settings {
 impl Settings {
     /// tiktoken's: a piece that is a token becomes it, only matches are text.
     pub fn tiktoken(pattern: &str, special_tokens: Vec<(String, u32)>) -> Self {
-        let added = special_tokens.into_iter().map(|(content, id)| AddedToken {
-            content,
-            id,
-            special: true,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: false,
-        });
+        let added = special_tokens.into_iter().map(|(content, id)| AddedToken::special(content, id));
         Self {
             whole_pieces: true,
             added: added.collect(),

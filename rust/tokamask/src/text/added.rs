@@ -29,6 +29,21 @@ pub struct AddedToken {
     pub normalized: bool,
 }
 
+impl AddedToken {
+    /// A special token that is matched as it is.
+    pub fn special(content: String, id: u32) -> Self {
+        Self {
+            content,
+            id,
+            special: true,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+        }
+    }
+}
+
 /// Which special tokens the text may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowed {

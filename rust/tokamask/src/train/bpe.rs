@@ -113,15 +113,7 @@ impl Learnt {
         let tokens = special.chain(self.tokens[special_tokens.len()..].iter().cloned().map(Some)).collect();
         settings.added = (0u32..)
             .zip(special_tokens)
-            .map(|(id, content)| AddedToken {
-                content: content.clone(),
-                id,
-                special: true,
-                single_word: false,
-                lstrip: false,
-                rstrip: false,
-                normalized: false,
-            })
+            .map(|(id, content)| AddedToken::special(content.clone(), id))
             .collect();
         Definition { tokens, merges: Merges::List(self.merges.clone()), settings }
     }
