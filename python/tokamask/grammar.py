@@ -122,6 +122,35 @@ class Grammar:
         return cls(_core.read_regex(pattern), "regex")
 
     @classmethod
+    def ebnf(cls, text: str, *, root: str = "root") -> Grammar:
+        """Texts that a context-free grammar in EBNF matches, in the GBNF dialect of llama.cpp.
+
+        A rule is ``name ::= alternatives``. Rules may be recursive in any way, left-recursive and
+        ambiguous ones included.
+
+        Parameters
+        ----------
+        text : str
+            The rules.
+        root : str
+            The rule that whole texts match.
+
+        Raises
+        ------
+        GrammarError
+            The text is malformed, at a line and column.
+        UnsatisfiableError
+            No text matches.
+
+        Examples
+        --------
+        >>> tm.Grammar.ebnf('root ::= "(" root ")" | [0-9]+')
+        <Grammar from ebnf>
+
+        """
+        return cls(_core.read_ebnf(text, root), "ebnf")
+
+    @classmethod
     def choice(cls, texts: Iterable[str]) -> Grammar:
         """One of the texts given.
 

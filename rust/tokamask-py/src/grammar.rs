@@ -49,3 +49,10 @@ pub fn read_regex(py: Python<'_>, pattern: &str) -> Result<GrammarSource> {
     let grammar = py.detach(|| tokamask::grammar::read_regex(pattern))?;
     Ok(GrammarSource(Arc::new(grammar)))
 }
+
+/// Reads EBNF in the GBNF dialect.
+#[pyfunction]
+pub fn read_ebnf(py: Python<'_>, text: &str, root: &str) -> Result<GrammarSource> {
+    let grammar = py.detach(|| tokamask::grammar::ebnf::read(text, root))?;
+    Ok(GrammarSource(Arc::new(grammar)))
+}

@@ -149,13 +149,13 @@ impl Matcher {
     }
 
     /// Advances as far as the tokens are allowed; returns how many were.
-    fn accept_prefix(&mut self, token_ids: Vec<u32>) -> usize {
-        self.0.accept_prefix(&ids(token_ids))
+    fn accept_prefix(&mut self, token_ids: Vec<u32>) -> Result<usize> {
+        Ok(self.0.accept_prefix(&ids(token_ids))?)
     }
 
     /// True if the token may come next; the state stays as it is.
-    fn is_allowed(&self, token_id: u32) -> bool {
-        self.0.is_allowed(token_id.into())
+    fn is_allowed(&self, token_id: u32) -> Result<bool> {
+        Ok(self.0.is_allowed(token_id.into())?)
     }
 
     /// Tries tokens in the order given.
@@ -164,10 +164,10 @@ impl Matcher {
     /// -------
     /// (int, int)
     ///     The place of the first token that may come next, or -1, and the number refused before it.
-    fn first_allowed(&self, py: Python<'_>, token_ids: Vec<u32>) -> (i64, usize) {
+    fn first_allowed(&self, py: Python<'_>, token_ids: Vec<u32>) -> Result<(i64, usize)> {
         let list = ids(token_ids);
-        let found = py.detach(|| self.0.first_allowed(&list));
-        found.map_or((-1, list.len()), |i| (i as i64, i))
+        let found = py.detach(|| self.0.first_allowed(&list))?;
+        Ok(found.map_or((-1, list.len()), |i| (i as i64, i)))
     }
 
     /// Takes back the last ``n`` tokens.
@@ -257,7 +257,7 @@ impl Matcher {
             return Err(shape_error("bitmask", format!("at least {} rows", tokens.len() + 1), bitmask).into());
         }
         let out = cast_slice_mut(slice);
-        Ok(to_numpy(py, py.detach(|| self.0.fill_tree(tokens, parents, out))))
+        Ok(to_numpy(py, py.detach(|| self.0.fill_tree(tokens, parents, out))?))
     }
 }
 

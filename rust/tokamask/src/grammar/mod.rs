@@ -3,11 +3,13 @@
 
 pub mod automaton;
 pub mod chars;
+pub mod ebnf;
 pub mod json;
 pub mod json_schema;
 mod nfa;
 mod number;
 pub mod regex;
+pub mod rules;
 pub mod words;
 
 use std::sync::Arc;
@@ -53,6 +55,81 @@ pub enum Node {
     Sequence(Vec<NodeId>),
     /// One node between `min` and `max` times.
     Repeat(NodeId, u32, u32),
+    /// A rule of a context-free grammar.
+    Rule(Rule),
+    /// One of several tokens, by name or id. They spell no text.
+    Special(Vec<SpecialToken>),
+}
+
+/// A token that is meant itself, not its text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SpecialToken {
+    /// By the name that the vocabulary has for it.
+    Name(String),
+    /// All ids of a range, the last included.
+    Ids(u32, u32),
+}
+
+/// A rule as a deterministic automaton over nodes. The first state never ends: who calls a rule that
+/// may be empty steps over it.
+pub struct Rule {
+    /// The states; matching begins in the first.
+    pub states: Vec<RuleState>,
+    /// The rule matches the empty text as well.
+    pub nullable: bool,
+    /// Rules that can begin with another one have a lower number than that.
+    pub order: u32,
+}
+
+/// A state of a rule.
+pub struct RuleState {
+    /// The rule may end here.
+    pub ends: bool,
+    /// What may come next, and the state after it.
+    pub edges: Vec<(NodeId, u32)>,
+}
+
+/// What may not follow a text: conditions of a lexer. They look at the next character if it is ASCII.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Guard {
+    /// The text goes on as long as it can.
+    pub greedy: bool,
+    /// Characters that may not follow.
+    pub follow: CharSet,
+}
+
+impl Node {
+    /// The node after others were put before those it names.
+    fn moved(self, nodes: NodeId, automata: u32) -> Self {
+        let shift = |n: NodeId| if n == NO_NODE { n } else { n + nodes };
+        let shift_all = |list: Vec<NodeId>| list.into_iter().map(shift).collect();
+        match self {
+            Self::AnyOf(list) => Self::AnyOf(shift_all(list)),
+            Self::Sequence(list) => Self::Sequence(shift_all(list)),
+            Self::Repeat(node, min, max) => Self::Repeat(shift(node), min, max),
+            Self::Text(text) => Self::Text(Text { automaton: text.automaton + automata, ..text }),
+            Self::Object(mut object) => {
+                for mode in &mut object.modes {
+                    mode.values.iter_mut().for_each(|n| *n = shift(*n));
+                    for free in &mut mode.free {
+                        free.value = shift(free.value);
+                        free.automaton = free.automaton.map(|a| a + automata);
+                    }
+                }
+                Self::Object(object)
+            }
+            Self::Array(mut array) => {
+                let lists = array.prefix.iter_mut().chain(std::iter::once(&mut array.rest));
+                lists.flatten().for_each(|choice| choice.node = shift(choice.node));
+                Self::Array(array)
+            }
+            Self::Rule(mut rule) => {
+                rule.states.iter_mut().flat_map(|s| &mut s.edges).for_each(|e| e.0 = shift(e.0));
+                Self::Rule(rule)
+            }
+            other @ (Self::Words(..) | Self::Runs(..) | Self::Special(_)) => other,
+        }
+    }
 }
 
 /// Texts of an automaton.
@@ -152,6 +229,12 @@ pub struct Grammar {
     pub first: Vec<[u64; 4]>,
     /// True for nodes that match the empty text.
     pub nullable: Vec<bool>,
+    /// Conditions on what follows a text; empty if there are none.
+    pub guards: Vec<Option<Guard>>,
+    /// Threads that differ only below the top are joined: the grammar has rules.
+    pub merges: bool,
+    /// Names of properties may have to differ.
+    pub objects: bool,
 }
 
 /// Adds a byte to a set.
@@ -176,8 +259,19 @@ impl Grammar {
         warnings: Vec<String>,
     ) -> Result<Self, Error> {
         let n = nodes.len();
-        let mut grammar =
-            Self { nodes, automata, root, space, warnings, first: vec![[0; 4]; n], nullable: vec![false; n] };
+        let objects = nodes.iter().any(|node| matches!(node, Node::Object(_)));
+        let mut grammar = Self {
+            nodes,
+            automata,
+            root,
+            space,
+            warnings,
+            first: vec![[0; 4]; n],
+            nullable: vec![false; n],
+            guards: Vec::new(),
+            merges: false,
+            objects,
+        };
         let live = grammar.productive();
         if !live[root as usize] {
             return Err(UnsatisfiableError { json_pointer: None }.into());
@@ -223,6 +317,9 @@ impl Grammar {
             Node::Array(array) => array.is_productive(&ok),
             Node::Sequence(nodes) => nodes.iter().all(|&n| ok(n)),
             Node::Repeat(node, min, max) => min <= max && (*min == 0 || ok(*node)),
+            // Trimmed when it was made; a state without edges and end matches nothing.
+            Node::Rule(rule) => rule.nullable || rule.states.first().is_some_and(|s| !s.edges.is_empty()),
+            Node::Special(tokens) => !tokens.is_empty(),
         }
     }
 
@@ -282,7 +379,8 @@ impl Grammar {
                     Node::Runs(runs, spelling) => {
                         *spelling == Spelling::Plain && runs.iter().all(|r| r.min == 0)
                     }
-                    Node::Object(_) | Node::Array(_) => false,
+                    Node::Object(_) | Node::Array(_) | Node::Special(_) => false,
+                    Node::Rule(rule) => rule.nullable,
                     Node::Sequence(nodes) => nodes.iter().all(nullable),
                     Node::Repeat(node, min, _) => *min == 0 || nullable(node),
                 };
@@ -338,6 +436,10 @@ impl Grammar {
                 match &self.nodes[i] {
                     Node::AnyOf(nodes) => nodes.iter().copied().for_each(join),
                     Node::Repeat(node, _, max) if *max > 0 => join(*node),
+                    Node::Rule(rule) => {
+                        let first = rule.states.first().into_iter().flat_map(|s| &s.edges);
+                        first.for_each(|edge| join(edge.0));
+                    }
                     Node::Sequence(nodes) => {
                         for &n in nodes {
                             join(n);

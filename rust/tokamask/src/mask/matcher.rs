@@ -2,8 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, RejectedTokenError, RollbackError, UnknownTokenError, VocabularyError};
-use crate::grammar::Grammar;
+use rustc_hash::FxHashMap;
+
+use crate::error::{
+    Error, LimitError, RejectedTokenError, RollbackError, UnknownTokenError, VocabularyError,
+};
+use crate::grammar::{Grammar, Node, NodeId, SpecialToken};
 use crate::ids::TokenId;
 use crate::mask::recognizer::{Recognizer, Thread};
 use crate::mask::rows::{Ground, MaskRow, Rows};
@@ -37,6 +41,8 @@ struct Compiled {
     vocabulary: Vocabulary,
     lexicon: Arc<Lexicon>,
     limits: Limits,
+    /// Ids of the nodes that are tokens themselves.
+    specials: FxHashMap<NodeId, Vec<TokenId>>,
     shared: Mutex<Shared>,
 }
 
@@ -55,7 +61,9 @@ impl CompiledGrammar {
         let lexicon = lexicon.unwrap_or_else(|| Arc::new(Lexicon::new(vocabulary)));
         let recognizer = Recognizer::new(grammar.automata.clone());
         let shared = Mutex::new(Shared { recognizer, rows: Rows::default() });
-        let inner = Compiled { grammar, vocabulary: vocabulary.clone(), lexicon, limits, shared };
+        let specials = specials(&grammar, vocabulary)?;
+        let vocabulary = vocabulary.clone();
+        let inner = Compiled { grammar, vocabulary, lexicon, limits, specials, shared };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -96,6 +104,32 @@ impl CompiledGrammar {
         // What is behind the lock is valid after every operation, even one that panicked.
         self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The ids of the tokens that a grammar names.
+fn specials(grammar: &Grammar, vocabulary: &Vocabulary) -> Result<FxHashMap<NodeId, Vec<TokenId>>, Error> {
+    let mut found = FxHashMap::default();
+    for (i, node) in grammar.nodes.iter().enumerate() {
+        let Node::Special(tokens) = node else { continue };
+        let mut ids = Vec::new();
+        for token in tokens {
+            match token {
+                SpecialToken::Name(name) => {
+                    let reason = "the grammar names a special token that the vocabulary does not have";
+                    let missing = || VocabularyError::new(reason).at_token(name);
+                    ids.push(vocabulary.special_id(name).ok_or_else(missing)?);
+                }
+                SpecialToken::Ids(low, high) => {
+                    if *high as usize >= vocabulary.len() {
+                        return Err(UnknownTokenError::Id((*high).into()).into());
+                    }
+                    ids.extend((*low..=*high).map(TokenId::new));
+                }
+            }
+        }
+        found.insert(i as NodeId, ids);
+    }
+    Ok(found)
 }
 
 /// The threads after some tokens, and the state before the last of them.
@@ -180,10 +214,22 @@ impl Matcher {
                 out[id.index() / 32] |= 1 << (id.get() % 32);
             }
         }
+        self.fill_specials(state, out);
         let size = inner.vocabulary.len();
         let tail = u32::MAX >> ((32 - size % 32) % 32);
         let last = out.len().saturating_sub(1);
         !out.iter().enumerate().all(|(i, &word)| word == if i == last { tail } else { u32::MAX })
+    }
+
+    fn fill_specials(&self, state: &State, out: &mut [u32]) {
+        let inner = &*self.compiled.inner;
+        if !inner.specials.is_empty() {
+            for (node, _) in self.specials(&mut self.compiled.lock(), &state.threads) {
+                for id in inner.specials.get(&node).into_iter().flatten() {
+                    out[id.index() / 32] |= 1 << (id.get() % 32);
+                }
+            }
+        }
     }
 
     fn ground(&self) -> Ground<'_> {
@@ -202,64 +248,113 @@ impl Matcher {
         let Shared { recognizer, rows } = &mut *shared;
         if rows.bytes() > inner.limits.row_bytes {
             rows.clear();
+            recognizer.forget();
         }
         let ground = self.ground();
-        state.threads.iter().map(|&t| rows.row(ground, recognizer, t)).collect()
+        let mut out = Vec::with_capacity(state.threads.len());
+        for &thread in &*state.threads {
+            rows.collect(ground, recognizer, thread, &mut out);
+        }
+        out
     }
 
     /// The state after a token; None if the token is not allowed.
-    fn after(&self, state: &Arc<State>, id: TokenId) -> Option<State> {
+    fn after(&self, state: &Arc<State>, id: TokenId) -> Result<Option<State>, Error> {
         let inner = &*self.compiled.inner;
         if state.terminated {
-            return None;
+            return Ok(None);
         }
         let mut shared = self.compiled.lock();
         let next = |threads: Vec<Thread>, terminated| {
             let (threads, length, previous) =
                 (threads.into_boxed_slice(), state.length + 1, Some(Arc::clone(state)));
-            State { threads, terminated, length, previous }
+            Some(State { threads, terminated, length, previous })
         };
-        if inner.vocabulary.eos_ids().contains(&id) {
-            return self.accepting(&mut shared, &state.threads).then(|| next(Vec::new(), true));
+        if inner.vocabulary.eos_ids().contains(&id) && self.accepting(&mut shared, &state.threads) {
+            return Ok(next(Vec::new(), true));
         }
         if inner.vocabulary.is_special(id) {
-            return None;
+            let threads = self.after_special(&mut shared, &state.threads, id);
+            return Ok(if threads.is_empty() { None } else { next(threads, false) });
         }
-        let bytes = inner.vocabulary.bytes(id).filter(|b| !b.is_empty())?;
+        let Some(bytes) = inner.vocabulary.bytes(id).filter(|b| !b.is_empty()) else { return Ok(None) };
         let mut threads = state.threads.to_vec();
         let mut after = Vec::new();
         for &byte in bytes {
-            after.clear();
-            for &thread in &threads {
-                let from = after.len();
-                shared.recognizer.step(&inner.grammar, thread, byte, &mut after);
-                // Threads are few; where they are many, duplicates are dropped once in a while below.
-                if threads.len() > 1 && after.len() < 64 {
-                    let mut i = from;
-                    while i < after.len() {
-                        if after[..i].contains(&after[i]) {
-                            after.swap_remove(i);
-                        } else {
-                            i += 1;
-                        }
+            self.step(&mut shared, &threads, byte, &mut after)?;
+            std::mem::swap(&mut threads, &mut after);
+            if threads.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(next(threads, false))
+    }
+
+    /// The threads after a byte.
+    fn step(
+        &self,
+        shared: &mut Shared,
+        threads: &[Thread],
+        byte: u8,
+        after: &mut Vec<Thread>,
+    ) -> Result<(), LimitError> {
+        let inner = &*self.compiled.inner;
+        after.clear();
+        for &thread in threads {
+            let from = after.len();
+            shared.recognizer.step(&inner.grammar, thread, byte, after);
+            // Threads are few; where they are many, duplicates are dropped once in a while below.
+            if threads.len() > 1 && after.len() < 64 {
+                let mut i = from;
+                while i < after.len() {
+                    if after[..i].contains(&after[i]) {
+                        after.swap_remove(i);
+                    } else {
+                        i += 1;
                     }
                 }
             }
-            if after.len() >= 64 {
-                let mut seen = rustc_hash::FxHashSet::default();
-                after.retain(|t| seen.insert(*t));
-            }
-            std::mem::swap(&mut threads, &mut after);
-            if threads.is_empty() || threads.len() > inner.limits.threads {
-                return None;
+        }
+        if inner.grammar.merges {
+            shared.recognizer.stacks.join_threads(after, 0);
+        } else if after.len() >= 64 {
+            let mut seen = rustc_hash::FxHashSet::default();
+            after.retain(|t| seen.insert(*t));
+        }
+        if after.len() > inner.limits.threads {
+            return Err(LimitError { limit: "threads".into(), value: after.len() as u64 });
+        }
+        Ok(())
+    }
+
+    /// The threads after a token that is meant itself.
+    fn after_special(&self, shared: &mut Shared, threads: &[Thread], id: TokenId) -> Vec<Thread> {
+        let inner = &*self.compiled.inner;
+        let mut out = Vec::new();
+        for (node, below) in self.specials(shared, threads) {
+            if inner.specials.get(&node).is_some_and(|ids| ids.contains(&id)) {
+                shared.recognizer.pop(below, &mut out);
             }
         }
-        Some(next(threads, false))
+        shared.recognizer.stacks.join_threads(&mut out, 0);
+        out
+    }
+
+    /// Nodes of special tokens that may come next, and the stacks they return to.
+    fn specials(&self, shared: &mut Shared, threads: &[Thread]) -> Vec<(NodeId, u32)> {
+        let inner = &*self.compiled.inner;
+        let mut out = Vec::new();
+        if !inner.specials.is_empty() {
+            for &thread in threads {
+                shared.recognizer.specials(&inner.grammar, thread, &mut out);
+            }
+        }
+        out
     }
 
     /// Advances by one token; the state stays as it was if the token is refused.
     pub fn accept(&mut self, id: TokenId) -> Result<(), Error> {
-        match self.after(&self.state, id) {
+        match self.after(&self.state, id)? {
             Some(state) => {
                 self.state = Arc::new(state);
                 Ok(())
@@ -277,24 +372,29 @@ impl Matcher {
     }
 
     /// Advances as far as the tokens are allowed; returns how many were.
-    pub fn accept_prefix(&mut self, ids: &[TokenId]) -> usize {
+    pub fn accept_prefix(&mut self, ids: &[TokenId]) -> Result<usize, Error> {
         for (i, &id) in ids.iter().enumerate() {
-            match self.after(&self.state, id) {
+            match self.after(&self.state, id)? {
                 Some(state) => self.state = Arc::new(state),
-                None => return i,
+                None => return Ok(i),
             }
         }
-        ids.len()
+        Ok(ids.len())
     }
 
     /// True if the token may come next.
-    pub fn is_allowed(&self, id: TokenId) -> bool {
-        self.after(&self.state, id).is_some()
+    pub fn is_allowed(&self, id: TokenId) -> Result<bool, Error> {
+        Ok(self.after(&self.state, id)?.is_some())
     }
 
     /// The place of the first token that may come next.
-    pub fn first_allowed(&self, ids: &[TokenId]) -> Option<usize> {
-        ids.iter().position(|&id| self.is_allowed(id))
+    pub fn first_allowed(&self, ids: &[TokenId]) -> Result<Option<usize>, Error> {
+        for (i, &id) in ids.iter().enumerate() {
+            if self.is_allowed(id)? {
+                return Ok(Some(i));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes back the last `n` tokens.
@@ -413,15 +513,17 @@ impl Matcher {
 
     /// Fills the rows of a draft tree: row 0 for the current state, row `i + 1` for node `i`; nodes
     /// that the grammar does not allow get empty rows. Returns which nodes it allows.
-    pub fn fill_tree(&self, token_ids: &[i32], parents: &[i32], out: &mut [u32]) -> Vec<bool> {
+    pub fn fill_tree(&self, token_ids: &[i32], parents: &[i32], out: &mut [u32]) -> Result<Vec<bool>, Error> {
         let words = self.compiled.words();
         let mut states: Vec<Option<Arc<State>>> = Vec::with_capacity(token_ids.len() + 1);
         states.push(Some(Arc::clone(&self.state)));
         for (&id, &parent) in token_ids.iter().zip(parents) {
             let before =
                 usize::try_from(parent + 1).ok().and_then(|p| states.get(p)).and_then(Option::as_ref);
-            let after =
-                before.zip(u32::try_from(id).ok()).and_then(|(state, id)| self.after(state, id.into()));
+            let after = match before.zip(u32::try_from(id).ok()) {
+                Some((state, id)) => self.after(state, id.into())?,
+                None => None,
+            };
             states.push(after.map(Arc::new));
         }
         for (state, row) in states.iter().zip(out.chunks_mut(words)) {
@@ -432,7 +534,7 @@ impl Matcher {
                 None => row.fill(0),
             }
         }
-        states[1..].iter().map(Option::is_some).collect()
+        Ok(states[1..].iter().map(Option::is_some).collect())
     }
 
     /// Writes the mask row by a plain walk of the whole trie, without tables or memory: what
@@ -443,8 +545,11 @@ impl Matcher {
         let (mut rows, out) = (Rows::default(), &mut out[..ground.lexicon.words]);
         out.fill(0);
         let mut ends = false;
+        let mut found = Vec::new();
         for &thread in &*self.state.threads {
-            let row = rows.row(ground, &mut shared.recognizer, thread);
+            rows.collect(ground, &mut shared.recognizer, thread, &mut found);
+        }
+        for row in found {
             row.write(out, false);
             ends |= row.ends();
         }
@@ -453,6 +558,8 @@ impl Matcher {
                 out[id.index() / 32] |= 1 << (id.get() % 32);
             }
         }
+        drop(shared);
+        self.fill_specials(&self.state, out);
     }
 
     /// A hash of nothing but the threads: equal for states that allow the same futures in the same way.

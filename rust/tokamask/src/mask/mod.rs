@@ -8,7 +8,9 @@ mod batch;
 mod matcher;
 mod recognizer;
 mod rows;
+mod rules;
 mod runs;
+mod stacks;
 mod structure;
 mod tables;
 

@@ -1,11 +1,15 @@
 //! The byte recognizer: threads of frames over the nodes of a grammar.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use crate::grammar::automaton::{Automaton, DEAD};
 use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY};
 use crate::grammar::words::{NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, NodeId, Run, Text, UNBOUNDED};
+use crate::mask::rules::Expansion;
+use crate::mask::stacks::Stacks;
 
 /// Where a thread stands in one node. What the fields mean depends on the node:
 ///
@@ -19,7 +23,8 @@ use crate::grammar::{has_byte, Grammar, Node, NodeId, Run, Text, UNBOUNDED};
 /// | `Array` | phase, white space | | items | counters, 16 bits each |
 /// | `Sequence` | 1 + place | | | |
 /// | `Repeat` | 1 | | repetitions | |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// | `Rule` | 1 + state of the rule | | | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frame {
     pub node: NodeId,
     pub state: u32,
@@ -100,8 +105,8 @@ impl Frame {
 
 /// Stacks, automata and interned sets of one compiled grammar.
 pub struct Recognizer {
-    nodes: Vec<(Frame, u32)>,
-    ids: FxHashMap<(Frame, u32), u32>,
+    pub stacks: Stacks,
+    pub(super) expansions: FxHashMap<(NodeId, u32, u32), Arc<Expansion>>,
     pub(super) sets: Vec<Box<[u64]>>,
     set_ids: FxHashMap<Box<[u64]>, u32>,
     pub(super) texts: FxHashMap<(u32, u32), u32>,
@@ -109,9 +114,6 @@ pub struct Recognizer {
     pub automata: Vec<Automaton>,
     /// Names that are not declared are compared with each other.
     pub exact: bool,
-    /// The stack below a thread whose row is being computed, and how much of it was looked at.
-    chain: Vec<u32>,
-    touched: usize,
 }
 
 pub(super) fn is_space(byte: u8) -> bool {
@@ -122,58 +124,29 @@ impl Recognizer {
     /// Takes over the automata of a grammar.
     pub fn new(automata: Vec<Automaton>) -> Self {
         Self {
-            nodes: Vec::new(),
-            ids: FxHashMap::default(),
+            stacks: Stacks::default(),
+            expansions: FxHashMap::default(),
             sets: vec![Box::default()],
             set_ids: FxHashMap::default(),
             texts: FxHashMap::default(),
             text_links: Vec::new(),
             automata,
             exact: true,
-            chain: Vec::new(),
-            touched: 0,
         }
-    }
-
-    /// The frame and the rest of a stack that is not empty.
-    pub fn frame(&self, stack: u32) -> (Frame, u32) {
-        self.nodes[stack as usize - 1]
     }
 
     pub(super) fn push(&mut self, frame: Frame, parent: u32) -> u32 {
-        let nodes = &mut self.nodes;
-        *self.ids.entry((frame, parent)).or_insert_with(|| {
-            nodes.push((frame, parent));
-            nodes.len() as u32
-        })
+        self.stacks.push(frame, parent)
     }
 
-    /// Begins to record how deep a stack is looked into.
-    pub fn watch(&mut self, parent: u32) {
-        self.chain.clear();
-        self.chain.push(parent);
-        self.touched = 0;
-    }
-
-    /// Frames below the top that were looked at since [`Self::watch`].
-    pub fn touched(&self) -> usize {
-        self.touched
-    }
-
-    pub(super) fn pop(&mut self, stack: u32) -> Thread {
-        if let Some(depth) = self.chain.iter().position(|&c| c == stack) {
-            if depth + 1 > self.touched {
-                self.touched = depth + 1;
-                if stack != BOTTOM {
-                    self.chain.push(self.frame(stack).1);
-                }
-            }
+    /// Appends the threads that go on when the top is complete.
+    pub(super) fn pop(&mut self, stack: u32, out: &mut Vec<Thread>) {
+        self.stacks.note(stack);
+        let mut i = 0;
+        while let Some(member) = self.stacks.member(stack, i) {
+            out.push(self.stacks.thread(member));
+            i += 1;
         }
-        if stack == BOTTOM {
-            return Thread { top: Frame::start(DONE), parent: BOTTOM };
-        }
-        let (top, parent) = self.frame(stack);
-        Thread { top, parent }
     }
 
     pub(super) fn intern_set(&mut self, set: Box<[u64]>) -> u32 {
@@ -225,7 +198,7 @@ impl Recognizer {
                             out.push(Thread { top: Frame { partial, ..top }, parent });
                         }
                     }
-                    Decoded::Close if trie.word(position) != NO_WORD => out.push(self.pop(parent)),
+                    Decoded::Close if trie.word(position) != NO_WORD => self.pop(parent, out),
                     _ => {}
                 }
             }
@@ -250,7 +223,8 @@ impl Recognizer {
                     }
                     _ => {}
                 }
-                if top.partial == BOUNDARY && trie.word(position) != NO_WORD {
+                let ends = top.partial == BOUNDARY && trie.word(position) != NO_WORD;
+                if ends && self.may_follow(grammar, &top, byte) {
                     self.step_below(grammar, parent, byte, out);
                 }
             }
@@ -261,22 +235,32 @@ impl Recognizer {
             Node::Sequence(nodes) => self.step_sequence(grammar, nodes, thread, byte, out),
             Node::Repeat(node, min, max) => {
                 if top.count < *max {
-                    let most = if *max == UNBOUNDED { *min } else { *max };
-                    let again = Frame { state: 1, count: (top.count + 1).min(most), ..top };
-                    let below = self.push(again, parent);
+                    let below = self.push(Self::again(&top, *min, *max), parent);
                     self.step(grammar, Thread { top: Frame::start(*node), parent: below }, byte, out);
                 }
                 if top.count >= *min || grammar.nullable[*node as usize] {
                     self.step_below(grammar, parent, byte, out);
                 }
             }
+            Node::Rule(_) => self.step_rule(grammar, thread, byte, out),
+            Node::Special(_) => {}
         }
+    }
+
+    /// The frame of a repetition while it matches once more.
+    pub(super) fn again(top: &Frame, min: u32, max: u32) -> Frame {
+        let most = if max == UNBOUNDED { min } else { max };
+        Frame { state: 1, count: (top.count + 1).min(most), ..*top }
     }
 
     /// The top is complete: the byte belongs to what is below.
     fn step_below(&mut self, grammar: &Grammar, parent: u32, byte: u8, out: &mut Vec<Thread>) {
-        let below = self.pop(parent);
-        self.step(grammar, below, byte, out);
+        self.stacks.note(parent);
+        let mut i = 0;
+        while let Some(member) = self.stacks.member(parent, i) {
+            self.step(grammar, self.stacks.thread(member), byte, out);
+            i += 1;
+        }
     }
 
     fn step_sequence(
@@ -350,12 +334,13 @@ impl Recognizer {
                     out.push(Thread { top: Frame { partial, ..top }, parent });
                 }
             }
-            Decoded::Close if ends(automaton) => out.push(self.pop(parent)),
+            Decoded::Close if ends(automaton) => self.pop(parent, out),
             _ => {}
         }
         if text.spelling == Spelling::Plain
             && top.partial == BOUNDARY
             && ends(&self.automata[text.automaton as usize])
+            && self.may_follow(grammar, &top, byte)
         {
             self.step_below(grammar, parent, byte, out);
         }
@@ -416,10 +401,11 @@ impl Recognizer {
                     count = 0;
                 }
             }
-            Decoded::Close if may_leave(runs, &top) => out.push(self.pop(parent)),
+            Decoded::Close if may_leave(runs, &top) => self.pop(parent, out),
             _ => {}
         }
-        if spelling == Spelling::Plain && top.partial == BOUNDARY && may_leave(runs, &top) {
+        let ends = spelling == Spelling::Plain && top.partial == BOUNDARY && may_leave(runs, &top);
+        if ends && self.may_follow(grammar, &top, byte) {
             self.step_below(grammar, parent, byte, out);
         }
     }
@@ -433,26 +419,40 @@ impl Recognizer {
         if top.state == 0 {
             return grammar.nullable[top.node as usize] && self.accepts_below(grammar, parent);
         }
-        let ends = match &grammar.nodes[top.node as usize] {
+        if let Node::Rule(_) = grammar.nodes[top.node as usize] {
+            return self.accepts_rule(grammar, thread);
+        }
+        self.ends_here(grammar, &top) && self.accepts_below(grammar, parent)
+    }
+
+    /// True if a node that was begun may be complete.
+    pub(super) fn ends_here(&self, grammar: &Grammar, top: &Frame) -> bool {
+        match &grammar.nodes[top.node as usize] {
             Node::Words(trie, Spelling::Plain) => {
                 top.partial == BOUNDARY && trie.word(top.state - 1) != NO_WORD
             }
             Node::Text(text) if text.spelling == Spelling::Plain => {
                 top.partial == BOUNDARY && self.automata[text.automaton as usize].accepts(top.q)
             }
-            Node::Runs(runs, Spelling::Plain) => top.partial == BOUNDARY && may_leave(runs, &top),
+            Node::Runs(runs, Spelling::Plain) => top.partial == BOUNDARY && may_leave(runs, top),
             Node::Sequence(nodes) => {
                 nodes[top.state as usize - 1..].iter().all(|&n| grammar.nullable[n as usize])
             }
             Node::Repeat(node, min, _) => top.count >= *min || grammar.nullable[*node as usize],
             _ => false,
-        };
-        ends && self.accepts_below(grammar, parent)
+        }
     }
 
     fn accepts_below(&mut self, grammar: &Grammar, parent: u32) -> bool {
-        let below = self.pop(parent);
-        self.accepts(grammar, below)
+        self.stacks.note(parent);
+        let mut i = 0;
+        while let Some(member) = self.stacks.member(parent, i) {
+            if self.accepts(grammar, self.stacks.thread(member)) {
+                return true;
+            }
+            i += 1;
+        }
+        false
     }
 
     /// An interned set.
@@ -471,9 +471,17 @@ impl Recognizer {
         chars.iter().rev().collect()
     }
 
+    /// Forgets what can be found again.
+    pub fn forget(&mut self) {
+        self.expansions.clear();
+        self.stacks.forget();
+    }
+
     /// Bytes of memory that grow with use.
     pub fn bytes(&self) -> usize {
-        self.nodes.len() * 3 * std::mem::size_of::<(Frame, u32)>()
+        let expansion = |e: &Arc<Expansion>| e.starts.len() * 8 + 160;
+        self.stacks.bytes()
+            + self.expansions.values().map(expansion).sum::<usize>()
             + self.texts.len() * 24
             + self.sets.len() * 64
     }

@@ -59,6 +59,12 @@ enum Entry {
     Deeper,
 }
 
+enum Cut {
+    Row(Arc<MaskRow>),
+    /// The row depends on so many frames below the top.
+    Deeper(usize),
+}
+
 /// Where the stack of a key ends.
 const END: Frame =
     Frame { node: u32::MAX, state: 0, seen: 0, q: 0, partial: 0, count: 0, text: 0, names: 0, kind: 0 };
@@ -79,6 +85,10 @@ pub struct Ground<'a> {
 /// Rows of one compiled grammar.
 pub struct Rows {
     memo: FxHashMap<(u32, Frame), (u32, Entry)>,
+    /// Rows of grammars with rules: by the top and a cut of what is below.
+    cuts: FxHashMap<(Frame, u64), Cut>,
+    /// The row of a text that may only end.
+    end: Arc<MaskRow>,
     next: u32,
     buffer: Vec<Thread>,
     bytes: usize,
@@ -94,6 +104,8 @@ impl Default for Rows {
     fn default() -> Self {
         Self {
             memo: FxHashMap::default(),
+            cuts: FxHashMap::default(),
+            end: Arc::new(MaskRow { ends: true, ..MaskRow::default() }),
             next: 0,
             buffer: Vec::new(),
             bytes: 0,
@@ -106,10 +118,96 @@ impl Default for Rows {
 }
 
 impl Rows {
+    /// The rows whose union is that of a thread.
+    pub fn collect(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        thread: Thread,
+        out: &mut Vec<Arc<MaskRow>>,
+    ) {
+        let in_rule = thread.top.node != DONE
+            && matches!(ground.grammar.nodes[thread.top.node as usize], Node::Rule(_));
+        if !in_rule || !ground.tables {
+            out.push(self.row(ground, recognizer, thread));
+            return;
+        }
+        // Between two texts: each that may begin has a row of its own, which many places share.
+        let expansion = recognizer.expand(ground.grammar, thread);
+        for &(node, below) in &expansion.starts {
+            out.push(self.row(ground, recognizer, Thread { top: Frame::start(node), parent: below }));
+        }
+        for &other in &expansion.others {
+            out.push(self.row(ground, recognizer, other));
+        }
+        if recognizer.accepts(ground.grammar, thread) {
+            out.push(Arc::clone(&self.end));
+        }
+    }
+
     /// The row of a thread.
-    pub fn row(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Arc<MaskRow> {
+    fn row(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Arc<MaskRow> {
+        if ground.grammar.merges {
+            let row = self.row_in_rules(ground, recognizer, thread);
+            if !ground.grammar.objects {
+                return row;
+            }
+            return self.without_repeats(ground, recognizer, thread, row);
+        }
         let row = self.plain_row(ground, recognizer, thread);
         self.without_repeats(ground, recognizer, thread, row)
+    }
+
+    /// As [`Self::plain_row`] where stacks may be groups: the key is the top and a cut of what is below.
+    fn row_in_rules(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        thread: Thread,
+    ) -> Arc<MaskRow> {
+        let top = Recognizer::row_key(ground.grammar, thread);
+        let mut depth = 0;
+        let mut key = (top, recognizer.stacks.cut(thread.parent, depth));
+        while let Some(entry) = self.cuts.get(&key) {
+            match entry {
+                Cut::Row(row) => return Arc::clone(row),
+                Cut::Deeper(next) => depth = *next,
+            }
+            key = (top, recognizer.stacks.cut(thread.parent, depth));
+        }
+        let (row, touched) = self.compute(ground, recognizer, thread);
+        if touched > depth {
+            self.cuts.insert(key, Cut::Deeper(touched));
+            key = (top, recognizer.stacks.cut(thread.parent, touched));
+        }
+        self.bytes += row.bytes();
+        self.cuts.insert(key, Cut::Row(Arc::clone(&row)));
+        row
+    }
+
+    /// The row of a thread and how many frames below the top it depends on.
+    fn compute(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        thread: Thread,
+    ) -> (Arc<MaskRow>, usize) {
+        recognizer.stacks.watch(thread.parent);
+        recognizer.exact = false;
+        let mut row = MaskRow::default();
+        self.walk(ground, recognizer, 0, thread, &mut row);
+        row.ends = recognizer.accepts(ground.grammar, thread);
+        recognizer.exact = true;
+        row.ids.sort_unstable();
+        row.ids.dedup();
+        row.ids.shrink_to_fit();
+        if ground.grammar.objects {
+            for (found, quoted) in row.suspects.iter_mut().zip(&ground.lexicon.quoted) {
+                found.extend(quoted.iter().filter(|id| row.ids.binary_search(id).is_ok()));
+            }
+        }
+        let touched = recognizer.stacks.unwatch();
+        (Arc::new(row), touched)
     }
 
     /// The row of a thread, names that occur twice not excluded.
@@ -122,20 +220,8 @@ impl Rows {
                 Entry::Deeper => (key, stack) = Self::down(recognizer, *id, stack),
             }
         }
-        recognizer.watch(thread.parent);
-        recognizer.exact = false;
-        let mut row = MaskRow::default();
-        self.walk(ground, recognizer, 0, thread, &mut row);
-        row.ends = recognizer.accepts(ground.grammar, thread);
-        recognizer.exact = true;
-        row.ids.sort_unstable();
-        row.ids.dedup();
-        row.ids.shrink_to_fit();
-        for (found, quoted) in row.suspects.iter_mut().zip(&ground.lexicon.quoted) {
-            found.extend(quoted.iter().filter(|id| row.ids.binary_search(id).is_ok()));
-        }
-        let row = Arc::new(row);
-        self.file(recognizer, first, thread.parent, &row);
+        let (row, touched) = self.compute(ground, recognizer, thread);
+        self.file(recognizer, first, thread.parent, touched, &row);
         row
     }
 
@@ -143,15 +229,22 @@ impl Rows {
         if stack == BOTTOM {
             return ((id, END), BOTTOM);
         }
-        let (mut frame, below) = recognizer.frame(stack);
+        let (mut frame, below) = recognizer.stacks.frame(stack);
         frame.names = 0;
         ((id, frame), below)
     }
 
     /// Files a row under exactly the frames that were looked at.
-    fn file(&mut self, recognizer: &Recognizer, first: (u32, Frame), parent: u32, row: &Arc<MaskRow>) {
+    fn file(
+        &mut self,
+        recognizer: &Recognizer,
+        first: (u32, Frame),
+        parent: u32,
+        touched: usize,
+        row: &Arc<MaskRow>,
+    ) {
         let (mut key, mut stack) = (first, parent);
-        for _ in 0..recognizer.touched() {
+        for _ in 0..touched {
             self.next += 1;
             let next = self.next;
             let id = self.memo.entry(key).or_insert((next, Entry::Deeper)).0;
@@ -212,6 +305,9 @@ impl Rows {
             let from = self.buffer.len();
             let mut buffer = std::mem::take(&mut self.buffer);
             recognizer.step(ground.grammar, thread, byte, &mut buffer);
+            if ground.grammar.merges {
+                recognizer.stacks.join_threads(&mut buffer, from);
+            }
             self.buffer = buffer;
             let to = self.buffer.len();
             if to > from {
@@ -304,8 +400,12 @@ impl Rows {
             && top.kind_of_name() > 0;
         let (mut names, mut below, mut depth) = (top.names, thread.parent, 0);
         while names == 0 && below != BOTTOM && depth < 8 {
-            let (frame, next) = recognizer.frame(below);
-            (names, below, depth) = (frame.names, next, depth + 1);
+            let (mut i, mut next) = (0, BOTTOM);
+            while let Some(member) = recognizer.stacks.member(below, i).filter(|&m| m != BOTTOM) {
+                let (frame, rest) = recognizer.stacks.frame(member);
+                (names, next, i) = (names.max(frame.names), rest, i + 1);
+            }
+            (below, depth) = (next, depth + 1);
         }
         let mut gone: Vec<u32> = Vec::new();
         for &id in &row.suspects[usize::from(names == 0)] {
@@ -349,12 +449,15 @@ impl Rows {
 
     /// Bytes that the rows take.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.memo.len() * 2 * std::mem::size_of::<((u32, Frame), (u32, Entry))>()
+        self.bytes
+            + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
+            + self.memo.len() * 2 * std::mem::size_of::<((u32, Frame), (u32, Entry))>()
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
         self.memo.clear();
+        self.cuts.clear();
         self.bytes = 0;
     }
 }

@@ -115,10 +115,21 @@ impl Recognizer {
         if top.node == DONE {
             return [0; 4];
         }
+        let mut set = [0; 4];
+        if let Node::Rule(_) = grammar.nodes[top.node as usize] {
+            let expansion = self.expand(grammar, thread);
+            for &(node, _) in &expansion.starts {
+                join(&mut set, &grammar.first[node as usize]);
+            }
+            for &other in &expansion.others {
+                let after = self.next_bytes(grammar, other);
+                join(&mut set, &after);
+            }
+            return set;
+        }
         if top.state == 0 {
             return if grammar.nullable[top.node as usize] { ALL } else { grammar.first[top.node as usize] };
         }
-        let mut set = [0; 4];
         match &grammar.nodes[top.node as usize] {
             Node::Words(trie, spelling) => {
                 if top.partial != BOUNDARY {
@@ -180,9 +191,12 @@ impl Recognizer {
         if spelling == Spelling::Json {
             add_byte(&mut set, b'"');
         } else {
-            let below = self.pop(thread.parent);
-            let after = self.next_bytes(grammar, below);
-            join(&mut set, &after);
+            let mut below = Vec::new();
+            self.pop(thread.parent, &mut below);
+            for thread in below {
+                let after = self.next_bytes(grammar, thread);
+                join(&mut set, &after);
+            }
         }
         set
     }

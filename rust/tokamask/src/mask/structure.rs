@@ -29,7 +29,7 @@ impl Recognizer {
             return;
         }
         match (phase, byte) {
-            (OPEN | AFTER, b']') if array.may_close(&top) => out.push(self.pop(parent)),
+            (OPEN | AFTER, b']') if array.may_close(&top) => self.pop(parent, out),
             (AFTER, b',') if top.count < array.max && array.open_choices(&top).next().is_some() => {
                 out.push(Thread { top: Frame { state: at(COMMA, 0), ..top }, parent });
             }
@@ -76,7 +76,7 @@ impl Recognizer {
         }
         match (phase, byte) {
             (OPEN | AFTER, b'}') if top.count >= object.min && self.missing(object, &top) == 0 => {
-                out.push(self.pop(parent));
+                self.pop(parent, out);
             }
             (AFTER, b',') => {
                 let comma = Frame { state: at(COMMA, 0), ..top };
