@@ -58,7 +58,10 @@ pub trait Lanes: Copy {
     unsafe fn count(self, counts: Self::Counts) -> Self::Counts;
     /// The sum of all lanes after `n` calls of `count`.
     unsafe fn total(counts: Self::Counts, n: usize) -> u64;
-    /// Asks for a cache line; any address is fine.
+    /// The sum of the lanes of each of eight, in order.
+    unsafe fn sum_each(of: [Self; WIDTH]) -> Self;
+    /// Asks for a cache line, into the second level: rows of a cache often lie 4 KiB apart, where the first level has
+    /// room for eight. Any address is fine.
     unsafe fn prefetch(at: *const u8);
     /// Packs the lanes whose bit is set to the front; the rest is arbitrary.
     unsafe fn pack(self, bits: u32) -> Self;
@@ -195,6 +198,9 @@ impl Lanes for Plain {
     unsafe fn sum_lanes(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+    unsafe fn sum_each(of: [Self; WIDTH]) -> Self {
+        Self(of.map(|Self([a, b, c, d, e, f, g, h])| ((a + b) + (c + d)) + ((e + f) + (g + h))))
     }
     unsafe fn no_counts() -> Self::Counts {
         [0; WIDTH]
@@ -409,6 +415,16 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn sum_each(of: [Self; WIDTH]) -> Self {
+            unsafe {
+                let [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)] = of;
+                let low = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+                let high = _mm256_hadd_ps(_mm256_hadd_ps(e, f), _mm256_hadd_ps(g, h));
+                let left = _mm256_permute2f128_ps(low, high, 0x20);
+                Self(_mm256_add_ps(left, _mm256_permute2f128_ps(low, high, 0x31)))
+            }
+        }
+        #[inline(always)]
         unsafe fn no_counts() -> Self::Counts {
             unsafe { _mm256_setzero_si256() }
         }
@@ -433,7 +449,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
-            unsafe { _mm_prefetch(at.cast(), _MM_HINT_T0) }
+            unsafe { _mm_prefetch(at.cast(), _MM_HINT_T1) }
         }
         #[inline(always)]
         unsafe fn pack(self, bits: u32) -> Self {

@@ -46,7 +46,14 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
     if threshold > f32::NEG_INFINITY {
         collect_at_least(blocks, maxima, threshold, ranks);
     } else if k > 0 && k < blocks.len {
-        collect_from_bucket(blocks, k, counts, ranks);
+        let guess = guessed_threshold(blocks, k, sorted_maxima);
+        if guess > f32::NEG_INFINITY {
+            collect_at_least(blocks, maxima, guess, ranks);
+        }
+        if ranks.len() < k {
+            ranks.clear();
+            collect_from_bucket(blocks, k, counts, ranks);
+        }
     } else if k > 0 {
         ranks.extend(blocks.iter().enumerate().map(|(i, x)| rank(x, i)));
     }
@@ -61,8 +68,26 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
     }
 }
 
-/// Ranks of every score in the bucket of the k-th greatest or above, for large `k`: a count of the upper bits of the keys tells
-/// which bucket that is.
+/// A score that probably a few more than `k` others reach, guessed from every so-manieth one; -inf if that tells nothing.
+fn guessed_threshold(blocks: &Blocks, k: usize, sample: &mut Vec<f32>) -> f32 {
+    const SAMPLE: usize = 2048;
+    let step = blocks.len / SAMPLE;
+    if step < 4 {
+        return f32::NEG_INFINITY;
+    }
+    sample.clear();
+    sample.extend(blocks.iter().step_by(step).map(|x| if x.is_nan() { f32::NEG_INFINITY } else { x }));
+    // The number of sampled scores above the k-th is about `expected`, give or take its square root.
+    let expected = k / step;
+    let place = expected + 4 * expected.isqrt() + 8;
+    if place >= sample.len() / 2 {
+        return f32::NEG_INFINITY;
+    }
+    *sample.select_nth_unstable_by(place, |a, b| b.total_cmp(a)).1
+}
+
+/// Ranks of every score in the bucket of the k-th greatest or above, whatever the scores: a count of the upper bits of the keys
+/// tells which bucket that is.
 fn collect_from_bucket(blocks: &Blocks, k: usize, counts: &mut Vec<u32>, ranks: &mut Vec<u64>) {
     const SHIFT: u32 = 20;
     counts.clear();

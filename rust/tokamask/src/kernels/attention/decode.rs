@@ -65,7 +65,8 @@ pub fn decode<T: Float>(
         }
         for start in (0..keys.len()).step_by(TILE) {
             let rows = rows_at(cache, keys, values, start, 0);
-            absorb(queries, rows, rows, states, sizes, tile);
+            let next = rows_at(cache, keys, values, (start + TILE).min(keys.len()), 0);
+            absorb(queries, rows, next, states, sizes, tile);
         }
     });
     let parts = |b: usize, h: usize| {

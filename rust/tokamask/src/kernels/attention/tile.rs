@@ -172,11 +172,9 @@ unsafe fn step_kernel<L: Lanes, T: Float>(
                 key_stride: 0,
                 value_stride: 0,
             };
-            phases::<L, f32, false>(queries, &rows, &rows, states, sizes, weights, fade);
-        } else if sizes.heads == 1 {
-            phases::<L, T, true>(queries, &rows, &next, states, sizes, weights, fade);
+            phases::<L, f32, false>(queries, &rows, &Ahead::none(), states, sizes, weights, fade);
         } else {
-            phases::<L, T, false>(queries, &rows, &next, states, sizes, weights, fade);
+            phases::<L, T, true>(queries, &rows, &Ahead::of(&rows, &next, sizes), states, sizes, weights, fade);
         }
     }
 }
@@ -239,6 +237,7 @@ unsafe fn dots_kernel<L: Lanes, T: Float>(
     dim: usize,
     out: &mut [f32],
 ) {
+    let ahead = Ahead::none();
     let group = if heads == 1 { TILE } else { 2 };
     for start in (0..rows.keys.len()).step_by(group) {
         let tokens = start..(start + group).min(rows.keys.len());
@@ -249,24 +248,22 @@ unsafe fn dots_kernel<L: Lanes, T: Float>(
                 let (q, w) = (queries.as_ptr().add(row * dim), out.as_mut_ptr().add(row * TILE));
                 let tokens = tokens.clone();
                 match n_rows - first {
-                    1 => score::<L, T, 1>(q, rows, head, tokens, dim, 0, w),
-                    2 => score::<L, T, 2>(q, rows, head, tokens, dim, 0, w),
-                    3 => score::<L, T, 3>(q, rows, head, tokens, dim, 0, w),
-                    _ => score::<L, T, 4>(q, rows, head, tokens, dim, 0, w),
+                    1 => score::<L, T, 1, false>(q, rows, head, tokens, &ahead, dim, w),
+                    2 => score::<L, T, 2, false>(q, rows, head, tokens, &ahead, dim, w),
+                    3 => score::<L, T, 3, false>(q, rows, head, tokens, &ahead, dim, w),
+                    _ => score::<L, T, 4, false>(q, rows, head, tokens, &ahead, dim, w),
                 }
             }
         }
     }
 }
 
-/// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order and the hardware
-/// foresees it. With one head, rows lie a stride apart: `AHEAD` asks for values while their keys are scored and for the
-/// next keys while values are summed, line by line, because a burst of prefetches stalls.
+/// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order.
 #[inline(always)]
 unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
     queries: &[f32],
     rows: &Rows<T>,
-    next: &Rows<T>,
+    ahead: &Ahead<T>,
     states: &mut [f32],
     sizes: Sizes,
     weights: &mut [f32],
@@ -274,7 +271,6 @@ unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
 ) {
     let n = rows.keys.len();
     let state = state_len(sizes.rows, sizes.v_dim);
-    let ahead = Ahead::new(next);
     // SAFETY: the caller's promise; blocks of query rows stay below `sizes.rows`, groups of tokens below n.
     unsafe {
         let group = if sizes.heads == 1 { TILE } else { 2 };
@@ -286,12 +282,11 @@ unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
                     let q = queries.as_ptr().add(row * sizes.head_dim);
                     let w = weights.as_mut_ptr().add(row * TILE);
                     let (tokens, dim) = (tokens.clone(), sizes.head_dim);
-                    let v_dim = if AHEAD { sizes.v_dim } else { 0 };
                     match sizes.rows - first {
-                        1 => score::<L, T, 1>(q, rows, head, tokens, dim, v_dim, w),
-                        2 => score::<L, T, 2>(q, rows, head, tokens, dim, v_dim, w),
-                        3 => score::<L, T, 3>(q, rows, head, tokens, dim, v_dim, w),
-                        _ => score::<L, T, 4>(q, rows, head, tokens, dim, v_dim, w),
+                        1 => score::<L, T, 1, AHEAD>(q, rows, head, tokens, ahead, dim, w),
+                        2 => score::<L, T, 2, AHEAD>(q, rows, head, tokens, ahead, dim, w),
+                        3 => score::<L, T, 3, AHEAD>(q, rows, head, tokens, ahead, dim, w),
+                        _ => score::<L, T, 4, AHEAD>(q, rows, head, tokens, ahead, dim, w),
                     }
                 }
             }
@@ -315,10 +310,10 @@ unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
                     let f = fade.as_ptr().add(row);
                     let (tokens, dim) = (tokens.clone(), sizes.v_dim);
                     match sizes.rows - first {
-                        1 => accumulate::<L, T, 1, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
-                        2 => accumulate::<L, T, 2, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
-                        3 => accumulate::<L, T, 3, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
-                        _ => accumulate::<L, T, 4, AHEAD>(w, f, rows, head, tokens, &ahead, dim, sums),
+                        1 => accumulate::<L, T, 1, AHEAD>(w, f, rows, head, tokens, ahead, dim, sums),
+                        2 => accumulate::<L, T, 2, AHEAD>(w, f, rows, head, tokens, ahead, dim, sums),
+                        3 => accumulate::<L, T, 3, AHEAD>(w, f, rows, head, tokens, ahead, dim, sums),
+                        _ => accumulate::<L, T, 4, AHEAD>(w, f, rows, head, tokens, ahead, dim, sums),
                     }
                 }
             }
@@ -328,29 +323,68 @@ unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
 
 const LINE: usize = 64;
 
-/// Where the keys of the next step begin.
-struct Ahead<T>([*const T; TILE]);
+/// What to ask the memory for while token `i` is scored and while its value is summed, line by line because a burst of
+/// prefetches stalls. Hardware foresees lines within 4 KiB only: about one token of all heads.
+///
+/// With one head, rows lie anywhere: its value while a key is scored, the next step's keys while values are summed. With
+/// several, the row of the same kind a few tokens later.
+struct Ahead<T> {
+    scored: [*const T; TILE],
+    summed: [*const T; TILE],
+    scored_stride: usize,
+    summed_stride: usize,
+}
 
 impl<T> Ahead<T> {
-    fn new(next: &Rows<T>) -> Self {
-        let data = next.key_data.as_ptr();
-        let mut rows = [data; TILE];
-        for (row, offset) in rows.iter_mut().zip(next.keys) {
-            *row = data.wrapping_add(offset + next.key_shift);
+    /// Tokens by which keys and values are asked for early.
+    const KEYS: usize = 12;
+    const VALUES: usize = 16;
+
+    fn none() -> Self {
+        Self {
+            scored: [std::ptr::null(); TILE],
+            summed: [std::ptr::null(); TILE],
+            scored_stride: 0,
+            summed_stride: 0,
         }
-        Self(rows)
+    }
+
+    fn of(rows: &Rows<T>, next: &Rows<T>, sizes: Sizes) -> Self {
+        let key = |rows: &Rows<T>, i: usize| {
+            rows.keys.get(i).map(|at| rows.key_data.as_ptr().wrapping_add(at + rows.key_shift))
+        };
+        let value = |rows: &Rows<T>, i: usize| {
+            rows.values.get(i).map(|at| rows.value_data.as_ptr().wrapping_add(at + rows.value_shift))
+        };
+        let n = rows.keys.len();
+        let mut ahead = Self::none();
+        for i in 0..n {
+            let (scored, summed) = if sizes.heads == 1 {
+                (value(rows, i), key(next, i))
+            } else {
+                let (k, v) = (i + Self::KEYS, i + Self::VALUES);
+                (
+                    if k < n { key(rows, k) } else { key(next, k - n) },
+                    if v < n { value(rows, v) } else { value(next, v - n) },
+                )
+            };
+            ahead.scored[i] = scored.unwrap_or(std::ptr::null());
+            ahead.summed[i] = summed.unwrap_or(std::ptr::null());
+        }
+        (ahead.scored_stride, ahead.summed_stride) = (rows.key_stride, rows.value_stride);
+        ahead
     }
 }
 
 /// Dot products of `N` query rows with the keys of some tokens, into `out[row * TILE + token]`.
 #[inline(always)]
-unsafe fn score<L: Lanes, T: Float, const N: usize>(
+unsafe fn score<L: Lanes, T: Float, const N: usize, const AHEAD: bool>(
     q: *const f32,
     rows: &Rows<T>,
     head: usize,
     tokens: Range<usize>,
+    ahead: &Ahead<T>,
     head_dim: usize,
-    v_dim_ahead: usize,
     out: *mut f32,
 ) {
     let whole = head_dim / WIDTH * WIDTH;
@@ -362,16 +396,14 @@ unsafe fn score<L: Lanes, T: Float, const N: usize>(
         unsafe {
             let a = rows.key_data.as_ptr().add(rows.keys[i] + shift);
             let b = rows.key_data.as_ptr().add(rows.keys[j] + shift);
-            if v_dim_ahead > 0 {
-                for row in [i, j] {
-                    let value = rows.value_data.as_ptr().wrapping_add(rows.values[row] + rows.value_shift);
-                    for at in (0..v_dim_ahead * size_of::<T>()).step_by(LINE) {
-                        L::prefetch(value.cast::<u8>().wrapping_add(at));
-                    }
-                }
-            }
+            let shift = head * ahead.scored_stride;
+            let (c, d) = (ahead.scored[i].wrapping_add(shift), ahead.scored[j].wrapping_add(shift));
             let mut sums = [[L::splat(0.0); 2]; N];
             for at in (0..whole).step_by(WIDTH) {
+                if AHEAD && at % (LINE / size_of::<T>()) == 0 {
+                    L::prefetch(c.wrapping_add(at).cast());
+                    L::prefetch(d.wrapping_add(at).cast());
+                }
                 let (ka, kb) = (T::load::<L>(a.add(at)), T::load::<L>(b.add(at)));
                 for (row, sum) in sums.iter_mut().enumerate() {
                     let x = L::load(q.add(row * head_dim + at));
@@ -379,8 +411,14 @@ unsafe fn score<L: Lanes, T: Float, const N: usize>(
                     sum[1] = x.mul_add(kb, sum[1]);
                 }
             }
+            let mut all = [L::splat(0.0); WIDTH];
             for (row, sum) in sums.iter().enumerate() {
-                let (mut s, mut t) = (sum[0].sum_lanes(), sum[1].sum_lanes());
+                (all[2 * row], all[2 * row + 1]) = (sum[0], sum[1]);
+            }
+            let mut dots = [0.0; WIDTH];
+            L::sum_each(all).store(dots.as_mut_ptr());
+            for row in 0..N {
+                let (mut s, mut t) = (dots[2 * row], dots[2 * row + 1]);
                 for at in whole..head_dim {
                     let x = *q.add(row * head_dim + at);
                     s += x * (*a.add(at)).widen();
@@ -461,8 +499,8 @@ unsafe fn accumulate<L: Lanes, T: Float, const N: usize, const AHEAD: bool>(
                 }
             }
             for i in tokens.clone() {
-                if AHEAD {
-                    L::prefetch(ahead.0[i].wrapping_add(at).cast());
+                if AHEAD && at % (LINE / size_of::<T>()) == 0 {
+                    L::prefetch(ahead.summed[i].wrapping_add(head * ahead.summed_stride + at).cast());
                 }
                 let value = data.add(rows.values[i] + at);
                 let (a, b) = (T::load::<L>(value), T::load::<L>(value.add(WIDTH)));
