@@ -24,7 +24,21 @@ def random_mask(rng, rows, vocab_size, density):
     return np.packbits(bits, axis=1, bitorder="little").view("<i4").astype(np.int32)
 
 
-def both(logits, *, bitmask=None, rows=None, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, step=0):
+def both(
+    logits,
+    *,
+    bitmask=None,
+    rows=None,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    seed=0,
+    step=0,
+    prompt_ids=None,
+    output_ids=None,
+    penalties=(1.0, 0.0, 0.0),
+):
     """The compiled result, after comparing it with the reference."""
     batch = len(logits)
     spread = lambda x, dtype: np.broadcast_to(np.asarray(x, dtype), batch)  # noqa: E731
@@ -39,6 +53,11 @@ def both(logits, *, bitmask=None, rows=None, temperature=1.0, top_k=0, top_p=1.0
         min_p=min_p,
         seed=seed,
         step=step,
+        prompt_ids=prompt_ids,
+        output_ids=output_ids,
+        repetition_penalty=penalties[0],
+        presence_penalty=penalties[1],
+        frequency_penalty=penalties[2],
         out=out,
     )
     assert tokens is out[0]
@@ -55,6 +74,8 @@ def both(logits, *, bitmask=None, rows=None, temperature=1.0, top_k=0, top_p=1.0
         spread(seed, np.uint64),
         streams.astype(np.uint32),
         spread(step, np.uint64),
+        (prompt_ids, output_ids),
+        np.tile(np.array(penalties, np.float32), (batch, 1)),
     )
     np.testing.assert_array_equal(tokens, expected[0])
     np.testing.assert_allclose(logprobs, expected[1], rtol=2e-6, atol=2e-6)
@@ -315,3 +336,45 @@ def test_wrong_arguments_are_named():
     frozen.flags.writeable = False
     with pytest.raises(ShapeError, match="writable"):
         tm.apply_bitmask(frozen, np.zeros((2, 2), np.int32))
+
+
+@given(
+    vocab_size=st.sampled_from([5, 40, 1000]),
+    density=st.sampled_from([None, 0.05, 0.9]),
+    penalties=st.tuples(
+        st.sampled_from([1.0, 1.3, 0.5]), st.sampled_from([0.0, 1.5, -2.0]), st.sampled_from([0.0, 0.3])
+    ),
+    which=st.sampled_from(["prompt", "output", "both"]),
+    dtype=st.sampled_from([np.float32, np.uint16]),
+    temperature=st.sampled_from([0.0, 0.7]),
+)
+def test_penalties(vocab_size, density, penalties, which, dtype, temperature):
+    rng = np.random.default_rng(vocab_size)
+    logits = narrow(rng.standard_normal((3, vocab_size)) * 2, dtype)
+    bitmask = None if density is None else random_mask(rng, 3, vocab_size, density)
+    ids = rng.integers(-3, vocab_size + 3, (2, 3, 60)).astype(np.int32)
+    both(
+        logits,
+        bitmask=bitmask,
+        temperature=temperature,
+        top_p=0.9,
+        seed=5,
+        prompt_ids=ids[0] if which != "output" else None,
+        output_ids=ids[1] if which != "prompt" else None,
+        penalties=penalties,
+    )
+
+
+def test_penalties_by_hand():
+    """Token 1 twice in the output, token 2 in the prompt only: 4 / 2 - 2 * 0.25 - 0.5 = 1, and -1 * 2 = -2."""
+    x = np.array([0, 4, -1, 3], np.float32)
+    got = reference.penalised(
+        x, np.array([2, -1]), np.array([1, 1]), np.float32(2), np.float32(0.5), np.float32(0.25)
+    )
+    assert got.tolist() == [0, 1, -2, 3]
+    laws = {"repetition_penalty": 2.0, "presence_penalty": 0.5, "frequency_penalty": 0.25}
+    history = {"prompt_ids": np.array([[2, -1]], np.int32), "output_ids": np.array([[1, 1]], np.int32)}
+    assert tm.sampling.sample(x[None], temperature=0, seed=1, **laws, **history)[0] == 3
+    assert tm.sampling.sample(x[None], temperature=0, seed=1, **laws)[0] == 1  # no history, no penalty
+    with pytest.raises(ShapeError, match="prompt_ids"):
+        tm.sampling.sample(x[None], seed=1, prompt_ids=np.zeros((2, 1), np.int32))

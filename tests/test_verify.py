@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import tokamask as tm
 from tokamask import methods
+from tokamask.errors import ShapeError
 from tokamask.reference import verify as reference
 
 
@@ -237,3 +238,59 @@ def test_rules_and_draft_laws_must_fit():
     with pytest.raises(tm.errors.ShapeError) as caught:
         tm.verify_sampled(tree, good[:, :2], seed=1)
     assert caught.value.name == "tree"
+
+
+@pytest.mark.parametrize("rule", ["point", "tokenwise", "specinfer", "sequoia", "block"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_batch_in_arrays_equals_the_definition(rule, dtype):
+    """Token by token and node by node, with padding, laws with zeros and laws that are not normalised."""
+    rng = np.random.default_rng(11)
+    batch, nodes, vocab_size = 40, 6, 5
+    token_ids, parents = np.full((2, batch, nodes), -1, np.int32)
+    laws = rng.random((2, batch, nodes + 1, vocab_size)).astype(dtype)
+    laws[laws < 0.3] = 0
+    laws[..., 0] += 0.01
+    laws[0] *= 3
+    for b in range(batch):
+        n = rng.integers(0, nodes + 1)
+        chain = rule in ("tokenwise", "block")
+        parents[b, :n] = np.arange(-1, n - 1) if chain else np.sort([rng.integers(-1, i) for i in range(n)])
+        token_ids[b, :n] = rng.integers(0, vocab_size, n)
+    drafts = None if rule == "point" else laws[1]
+    trees = (token_ids, parents)
+    path, accepted, bonus = tm.verify_sampled(trees, laws[0], rule=rule, draft_probs=drafts, seed=7, step=3)
+    define = {
+        "point": reference.verify_point,
+        "tokenwise": reference.verify_tokenwise,
+        "specinfer": reference.verify_siblings,
+        "sequoia": reference.verify_sequoia,
+        "block": reference.verify_block,
+    }[rule]
+    for b in range(batch):
+        n = int((token_ids[b] >= 0).sum())
+        wide = [x.astype(np.float64)[b] for x in laws[: 1 if rule == "point" else 2]]
+        draws = reference.Draws(7, b, 3)
+        _, following, nodes_kept = define(token_ids[b, :n].tolist(), parents[b, :n].tolist(), *wide, draws)
+        assert path[b, : accepted[b]].tolist() == nodes_kept
+        assert (path[b, accepted[b] :] == -1).all()
+        assert bonus[b] == following
+    assert accepted.any()
+    greedy = laws[0].argmax(axis=-1).astype(np.int32)
+    path, accepted, bonus = tm.verify_greedy(trees, greedy)
+    for b in range(batch):
+        n = int((token_ids[b] >= 0).sum())
+        case = token_ids[b, :n].tolist(), parents[b, :n].tolist(), greedy[b].tolist()
+        _, following, nodes_kept = reference.verify_greedy(*case)
+        assert (path[b, : accepted[b]].tolist(), bonus[b]) == (nodes_kept, following)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    trees = np.zeros((2, 3), np.int32), np.full((2, 3), -1, np.int32)
+    with pytest.raises(ShapeError, match="target_ids"):
+        tm.verify_greedy(trees, np.zeros((2, 3), np.int32))
+    with pytest.raises(ShapeError, match="spectr"):
+        tm.verify_sampled(trees, np.ones((2, 4, 5)), rule="spectr", draft_probs=np.ones((2, 4, 5)), seed=1)
+    with pytest.raises(ShapeError, match="draft_probs"):
+        tm.verify_sampled(trees, np.ones((2, 4, 5)), rule="specinfer", seed=1)
+    with pytest.raises(ShapeError, match="below 5"):
+        tm.verify_sampled((trees[0] + 5, trees[1]), np.ones((2, 4, 5)), seed=1)

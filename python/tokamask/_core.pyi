@@ -160,16 +160,69 @@ def sample(
     logits: _Array,
     bitmask: _Array | None,
     rows: _Array | None,
-    temperature: _Array,
+    history: tuple[_Array | None, _Array | None] | None,
+    laws: _Array,
     top_k: _Array,
-    top_p: _Array,
-    min_p: _Array,
     seeds: _Array,
     streams: _Array,
     steps: _Array,
     tokens: _Array,
     logprobs: _Array,
 ) -> None: ...
+def verify_greedy(
+    token_ids: _Array, parents: _Array, target_ids: _Array, out: tuple[_Array, _Array, _Array]
+) -> None: ...
+def verify_sampled(
+    token_ids: _Array,
+    parents: _Array,
+    target_probs: _Array,
+    draft_probs: _Array | None,
+    rule: str,
+    seeds: _Array,
+    rows: _Array,
+    steps: _Array,
+    out: tuple[_Array, _Array, _Array],
+) -> None: ...
+def block_sparse_prefill(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    indptr: _Array,
+    indices: _Array,
+    size: tuple[int, int],
+    causal: bool,
+    scale: float,
+    out: _Array,
+    lse: _Array,
+) -> None: ...
+def selected_prefill(
+    q: _Array, k: _Array, v: _Array, selected: _Array, scale: float, out: _Array, lse: _Array
+) -> None: ...
+def hybrid_attention(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    salient: _Array,
+    phi_q: _Array,
+    phi_k: _Array,
+    window: int,
+    scale: float,
+    out: _Array,
+) -> None: ...
+def key_scores(k: _Array, directions: bool, out: _Array) -> None: ...
+def lagkv_scores(k: _Array, v: _Array, counts: tuple[int, int], out: _Array) -> None: ...
+def window_scores(q: _Array, k: _Array, scale: float, kernel: int, one_list: bool, out: _Array) -> None: ...
+def token_sparse_select(
+    q: _Array, k: _Array, scale: float, kernel: int, coverage: float, min_tokens: int
+) -> npt.NDArray[np.int32]: ...
+def kvmerger_merge(
+    k: _Array, v: _Array, scores: _Array, epsilon: float, counts: tuple[int, int]
+) -> tuple[_Array, _Array, _Array, _Array, list[int]]: ...
+def ems_merge(
+    k: _Array, v: _Array, scores: _Array, counts: tuple[int, int], threshold: float
+) -> tuple[_Array, _Array, _Array, _Array, list[int]]: ...
+def entropy_scores(x: _Array, out: _Array) -> None: ...
+def pagerank_scores(attention: _Array, rounds: int, variance: tuple[float, float], out: _Array) -> None: ...
 def decode(
     q: _Array,
     k_cache: _Array,
@@ -234,8 +287,15 @@ def hisa_select(
 def attention_column_sums(q: _Array, k: _Array, scale: float, out: _Array) -> None: ...
 def greedy_select(x: _Array, importance: _Array | None, lam: float, sum: bool, out: _Array) -> None: ...
 def merge_rows(
-    x: _Array, metric: _Array, size: _Array, r: int, margin: float | None, protect: int
+    x: _Array,
+    metric: _Array,
+    size: _Array,
+    r: int,
+    threshold: float | None,
+    margin: float | None,
+    protect: int,
 ) -> tuple[_Array, _Array, _Array]: ...
+def tome_edges(metric: _Array, protect: int) -> npt.NDArray[np.float32]: ...
 def unmask(
     logits: _Array,
     masked: _Array,

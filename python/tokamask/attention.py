@@ -13,7 +13,28 @@ from typing import Any
 
 from tokamask import _core
 from tokamask.gpu.arrays import is_cuda
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, dtype_name, output, refuse
+from tokamask.shapes import (
+    FLOATS,
+    Shapes,
+    as_numpy,
+    cuda_function,
+    dtype_name,
+    natural,
+    output,
+    refuse,
+    scale_of,
+)
+
+__all__ = [
+    "block_sparse_prefill",
+    "decode",
+    "hybrid_attention",
+    "lightning",
+    "merge_states",
+    "selected_prefill",
+    "sparse_decode",
+    "tree_decode",
+]
 
 
 def _check_cache(shapes: Shapes, q: Any, k_cache: Any, v_cache: Any, page_table: Any, seq_lens: Any) -> None:
@@ -24,10 +45,6 @@ def _check_cache(shapes: Shapes, q: Any, k_cache: Any, v_cache: Any, page_table:
     shapes.check("seq_lens", seq_lens, ("int32",), "batch")
     if shapes["num_kv_heads"] == 0 or shapes["num_q_heads"] % shapes["num_kv_heads"]:
         raise refuse("q", f"a multiple of {shapes['num_kv_heads']} heads", q)
-
-
-def _scale(shapes: Shapes, scale: float | None) -> float:
-    return float(shapes["head_dim"] ** -0.5 if scale is None else scale)
 
 
 def decode(
@@ -70,6 +87,14 @@ def decode(
     lse : float32 [batch, num_q_heads]
         With ``return_lse`` only.
 
+    Examples
+    --------
+    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
+    >>> v = np.arange(8, dtype=np.float32).reshape(1, 4, 1, 2)
+    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([3], np.int32)
+    >>> tm.attention.decode(q, k, v, page_table, seq_lens=seq_lens).tolist()  # the mean of three values
+    [[[2.0, 3.0]]]
+
     """
     if is_cuda(q):
         options = {"scale": scale, "sinks": sinks, "return_lse": return_lse, "out": out}
@@ -109,6 +134,15 @@ def sparse_decode(
     lse : float32 [batch, num_q_heads]
         With ``return_lse`` only.
 
+    Examples
+    --------
+    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
+    >>> v = np.arange(8, dtype=np.float32).reshape(1, 4, 1, 2)
+    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([3], np.int32)
+    >>> selected = np.array([[[0, 1, -1]]], np.int32)
+    >>> tm.attention.sparse_decode(q, k, v, page_table, selected, seq_lens=seq_lens).tolist()
+    [[[1.0, 2.0]]]
+
     """
     if is_cuda(q):
         options = {"scale": scale, "sinks": sinks, "return_lse": return_lse, "out": out}
@@ -147,7 +181,7 @@ def _decode(
         as_numpy(page_table),
         None if selected is None else as_numpy(selected),
         as_numpy(seq_lens),
-        _scale(shapes, scale),
+        scale_of(shapes, scale),
         None if sinks is None else as_numpy(sinks),
         as_numpy(out),
         as_numpy(lse),
@@ -194,6 +228,17 @@ def tree_decode(
     lse : float32 [batch, nodes, num_q_heads]
         With ``return_lse`` only.
 
+    Examples
+    --------
+    >>> tree = tm.DraftTree([5, 6], [-1, -1])  # two guesses after the root
+    >>> cache, page_table = np.zeros((1, 4, 1, 1), np.float32), np.zeros((1, 1), np.int32)
+    >>> seq_lens = np.array([0], np.int32)  # an empty prefix
+    >>> q = np.zeros((1, 3, 1, 1), np.float32)
+    >>> v = np.array([2, 4, 8], np.float32).reshape(1, 3, 1, 1)
+    >>> o = tm.attention.tree_decode(q, cache, cache, page_table, tree.mask(), q, v, seq_lens=seq_lens)
+    >>> o.ravel().tolist()  # the root, and each guess with the root
+    [2.0, 3.0, 5.0]
+
     """
     if is_cuda(q):
         options = {"seq_lens": seq_lens, "scale": scale, "return_lse": return_lse, "out": out}
@@ -222,7 +267,7 @@ def tree_decode(
         as_numpy(k_tree),
         as_numpy(v_tree),
         as_numpy(seq_lens),
-        _scale(shapes, scale),
+        scale_of(shapes, scale),
         as_numpy(out),
         as_numpy(lse),
     )
@@ -246,6 +291,13 @@ def merge_states(v: Any, lse: Any, *, out: Any = None, lse_out: Any = None) -> t
     v : [rows, heads, dim]
     lse : float32 [rows, heads]
         0 and -inf where every part has -inf.
+
+    Examples
+    --------
+    >>> v = np.array([2, 4], np.float32).reshape(1, 2, 1, 1)
+    >>> merged, lse = tm.attention.merge_states(v, np.zeros((1, 2, 1), np.float32))
+    >>> merged.ravel().tolist()
+    [3.0]
 
     """
     if is_cuda(v):
@@ -283,6 +335,13 @@ def lightning(q: Any, k: Any, v: Any, decay: Any, *, state: Any = None, out: Any
     state : float32 [batch, heads, dk, dv]
         After the last token.
 
+    Examples
+    --------
+    >>> x = np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1)
+    >>> o, state = tm.attention.lightning(x * 0 + 1, x * 0 + 1, x, np.zeros(1, np.float32))
+    >>> o.ravel().tolist(), state.ravel().tolist()
+    ([1.0, 3.0, 6.0], [6.0])
+
     """
     if is_cuda(q):
         return cuda_function("attention", "lightning", q)(q, k, v, decay, state=state, out=out)  # type: ignore[no-any-return]
@@ -299,3 +358,200 @@ def lightning(q: Any, k: Any, v: Any, decay: Any, *, state: Any = None, out: Any
     out = output("out", out, q, tuple(v.shape), dtype_name(q))
     _core.lightning(*map(as_numpy, (q, k, v, decay, state, out)))
     return out, state
+
+
+def _check_prefill(name: str, q: Any, k: Any, v: Any) -> Shapes:
+    """Queries beside the keys and values of one sequence."""
+    if is_cuda(q):
+        cuda_function("attention", name, q)  # raises: there is no kernel
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "queries", "num_q_heads", "head_dim")
+    shapes.check("k", k, (dtype_name(q),), "tokens", "num_kv_heads", "head_dim")
+    shapes.check("v", v, (dtype_name(q),), "tokens", "num_kv_heads", "v_dim")
+    if shapes["num_kv_heads"] == 0 or shapes["num_q_heads"] % shapes["num_kv_heads"]:
+        raise refuse("q", f"a multiple of {shapes['num_kv_heads']} heads", q)
+    if shapes["v_dim"] == 0:
+        raise refuse("v", "v_dim above 0", v)
+    return shapes
+
+
+def block_sparse_prefill(
+    q: Any,
+    k: Any,
+    v: Any,
+    indptr: Any,
+    indices: Any,
+    *,
+    block: tuple[int, int] = (64, 64),
+    causal: bool = True,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Any = None,
+) -> Any:
+    """Attention of many queries of one sequence over the blocks of keys that each block of queries names.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [queries, num_q_heads, head_dim]
+    k, v : [tokens, num_kv_heads, head_dim or v_dim], type of ``q``
+        Tokens and heads may be strided.
+    indptr : int32 [query_blocks + 1] or [num_kv_heads, query_blocks + 1]
+        Block ``i`` of queries sees the key blocks ``indices[indptr[i]:indptr[i + 1]]``; per KV head, if there is a row for each.
+    indices : int32 [any]
+        Numbers of key blocks, in any order. A block named twice counts twice.
+    block : (int, int)
+        Queries and keys of a block; the last of each may be short.
+    causal : bool
+        Whether a query sees no key after its own position. The last query stands at the last key.
+    scale : float, optional
+        1 / sqrt(head_dim) unless given.
+    return_lse : bool
+        Whether to return ``lse`` as well.
+    out : [queries, num_q_heads, v_dim], optional
+
+    Returns
+    -------
+    o : [queries, num_q_heads, v_dim], type of ``q``
+        0 where nothing is seen.
+    lse : float32 [queries, num_q_heads]
+        With ``return_lse`` only.
+
+    Examples
+    --------
+    >>> x = np.arange(4, dtype=np.float32).reshape(4, 1, 1)
+    >>> own = np.arange(3, dtype=np.int32)  # block i sees block i
+    >>> o = tm.attention.block_sparse_prefill(x * 0, x, x, own, own[:2], block=(2, 2))
+    >>> o.ravel().tolist()
+    [0.0, 0.5, 2.0, 2.5]
+
+    """
+    shapes = _check_prefill("block_sparse_prefill", q, k, v)
+    rows, columns = (natural("block", size, 1) for size in block)
+    places = -(-shapes["queries"] // rows) + 1
+    if len(getattr(indptr, "shape", ())) == 2:
+        shapes.check("indptr", indptr, ("int32",), "num_kv_heads", places)
+    else:
+        shapes.check("indptr", indptr, ("int32",), places)
+        indptr = indptr[None]
+    shapes.check("indices", indices, ("int32",), "blocks")
+    if causal and shapes["queries"] > shapes["tokens"]:
+        raise refuse("q", f"at most tokens={shapes['tokens']} queries", q)
+    sizes = shapes["queries"], shapes["num_q_heads"]
+    out = output("out", out, q, (*sizes, shapes["v_dim"]), dtype_name(q))
+    lse = output("lse", None, q, sizes, "float32")
+    arrays = as_numpy(q), as_numpy(k), as_numpy(v), as_numpy(indptr), as_numpy(indices)
+    factor = scale_of(shapes, scale)
+    _core.block_sparse_prefill(*arrays, (rows, columns), causal, factor, as_numpy(out), as_numpy(lse))
+    return (out, lse) if return_lse else out
+
+
+def selected_prefill(
+    q: Any,
+    k: Any,
+    v: Any,
+    selected: Any,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Any = None,
+) -> Any:
+    """Causal attention among the selected tokens of each head as if there were no others: compress, attend, scatter.
+
+    What Token Sparse Attention does with the choice of :func:`tokamask.selection.token_sparse_select`. Nothing is gathered into an
+    array first. A token that is not selected gets 0 and lives by the residual stream.
+
+    Parameters
+    ----------
+    q : float32, float16 or bfloat16 [tokens, num_q_heads, head_dim]
+        After RoPE.
+    k, v : [tokens, num_kv_heads, head_dim or v_dim], type of ``q``
+        Keys after RoPE; tokens and heads may be strided.
+    selected : int32 [num_q_heads, c]
+        Ascending positions, -1 padded.
+    scale : float, optional
+        1 / sqrt(head_dim) unless given.
+    return_lse : bool
+        Whether to return ``lse`` as well.
+    out : [tokens, num_q_heads, v_dim], optional
+
+    Returns
+    -------
+    o : [tokens, num_q_heads, v_dim], type of ``q``
+    lse : float32 [tokens, num_q_heads]
+        With ``return_lse`` only; -inf for tokens that are not selected.
+
+    Examples
+    --------
+    >>> x = np.arange(4, dtype=np.float32).reshape(4, 1, 1)
+    >>> o = tm.attention.selected_prefill(x * 0, x, x, np.array([[1, 3]], np.int32))
+    >>> o.ravel().tolist()
+    [0.0, 1.0, 0.0, 2.0]
+
+    """
+    shapes = _check_prefill("selected_prefill", q, k, v)
+    if shapes["queries"] != shapes["tokens"]:
+        raise refuse("q", f"tokens={shapes['tokens']} queries", q)
+    shapes.check("selected", selected, ("int32",), "num_q_heads", "c")
+    sizes = shapes["tokens"], shapes["num_q_heads"]
+    out = output("out", out, q, (*sizes, shapes["v_dim"]), dtype_name(q))
+    lse = output("lse", None, q, sizes, "float32")
+    arrays = as_numpy(q), as_numpy(k), as_numpy(v), as_numpy(selected)
+    _core.selected_prefill(*arrays, scale_of(shapes, scale), as_numpy(out), as_numpy(lse))
+    return (out, lse) if return_lse else out
+
+
+def hybrid_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    salient: Any,
+    phi_q: Any,
+    phi_k: Any,
+    *,
+    window: int,
+    scale: float | None = None,
+    out: Any = None,
+) -> Any:
+    """Softmax attention over a window and the salient tokens before it, linear attention over the rest, normalised together.
+
+    A token is routed when it leaves the window: a salient one stays for the softmax, any other goes into the state of the linear part.
+    The operator only, after the abstract of STILL (arXiv 2602.02180): the features come from a trained model, and no parity is claimed.
+
+    Parameters
+    ----------
+    q, k : float32, float16 or bfloat16 [batch, heads, tokens, head_dim]
+    v : [batch, heads, tokens, v_dim]
+    salient : bool [batch, heads, tokens]
+    phi_q, phi_k : float32 [batch, heads, tokens, features]
+        Not negative: their products stand beside ``exp(scale * q . k)``.
+    window : int
+        The last tokens, the query's own included; 1 or more.
+    scale : float, optional
+        1 / sqrt(head_dim) unless given.
+    out : [batch, heads, tokens, v_dim], optional
+
+    Returns
+    -------
+    [batch, heads, tokens, v_dim], type of ``q``
+
+    Examples
+    --------
+    >>> x = np.arange(3, dtype=np.float32).reshape(1, 1, 3, 1)
+    >>> nothing, ones = np.zeros((1, 1, 3), np.bool_), np.ones((1, 1, 3, 1), np.float32)
+    >>> tm.attention.hybrid_attention(x * 0, x, x, nothing, ones, ones, window=1).ravel().tolist()
+    [0.0, 0.5, 1.0]
+
+    """
+    if is_cuda(q):
+        cuda_function("attention", "hybrid_attention", q)  # raises: there is no kernel
+    shapes = Shapes()
+    shapes.check("q", q, FLOATS, "batch", "heads", "tokens", "head_dim")
+    shapes.check("k", k, (dtype_name(q),), "batch", "heads", "tokens", "head_dim")
+    shapes.check("v", v, (dtype_name(q),), "batch", "heads", "tokens", "v_dim")
+    shapes.check("salient", salient, ("bool",), "batch", "heads", "tokens")
+    shapes.check("phi_q", phi_q, ("float32",), "batch", "heads", "tokens", "features")
+    shapes.check("phi_k", phi_k, ("float32",), "batch", "heads", "tokens", "features")
+    out = output("out", out, q, tuple(v.shape), dtype_name(q))
+    arrays = as_numpy(q), as_numpy(k), as_numpy(v), as_numpy(salient), as_numpy(phi_q), as_numpy(phi_k)
+    _core.hybrid_attention(*arrays, natural("window", window, 1), scale_of(shapes, scale), as_numpy(out))
+    return out

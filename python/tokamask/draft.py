@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from tokamask import verify
 from tokamask.errors import ShapeError
 from tokamask.reference import verify as reference
 
@@ -252,18 +253,26 @@ def _check_order(parents: npt.NDArray[np.int32]) -> None:
         raise _shape_error("parents", expected, str(parents.tolist()))
 
 
+@overload
 def verify_greedy(
-    tree: DraftTree, target_ids: npt.ArrayLike
-) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]:
+    tree: DraftTree, target_ids: npt.ArrayLike, *, out: None = None
+) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]: ...
+@overload
+def verify_greedy(
+    tree: tuple[Any, Any], target_ids: Any, *, out: tuple[Any, Any, Any] | None = None
+) -> tuple[Any, Any, Any]: ...
+def verify_greedy(tree: Any, target_ids: Any, *, out: Any = None) -> tuple[Any, Any, Any]:
     """Keeps the longest path of the tree that the target would have written itself.
 
     Parameters
     ----------
-    tree : DraftTree
-        What was drafted, ``n`` nodes.
-    target_ids : int [n + 1]
+    tree : DraftTree, or a batch as (token_ids, parents) int32 [batch, n]
+        What was drafted, ``n`` nodes. Arrays (numpy, torch, CuPy) hold parents before children; token -1 is padding.
+    target_ids : int [n + 1], or int32 [batch, n + 1]
         The target's greedy choice at each position of the forward pass: row 0 after the root, row ``i + 1``
-        after node ``i``.
+        after node ``i``; -1 where nothing can follow.
+    out : (int32 [batch, n], int32 [batch], int32 [batch]), optional
+        For arrays, where to put the results.
 
     Returns
     -------
@@ -273,6 +282,9 @@ def verify_greedy(
         The target's choice after the accepted path: ``k + 1`` new tokens in all.
     path : int32 [k]
         The accepted nodes; their KV entries (rows ``path + 1``) are kept.
+
+    For arrays instead: ``path`` int32 [batch, n], -1 padded; ``accepted`` int32 [batch], the length of each path; ``bonus`` int32
+    [batch].
 
     Raises
     ------
@@ -285,8 +297,14 @@ def verify_greedy(
     >>> ids, bonus, path = verify_greedy(tree, [5, 7, 0, 9])
     >>> ids.tolist(), bonus, path.tolist()
     ([5, 7], 9, [0, 2])
+    >>> batch = tree.token_ids[None], tree.parents[None]
+    >>> path, accepted, bonus = verify_greedy(batch, np.array([[5, 7, 0, 9]], np.int32))
+    >>> path.tolist(), accepted.tolist(), bonus.tolist()
+    ([[0, 2, -1]], [2], [9])
 
     """
+    if isinstance(tree, tuple):
+        return verify.verify_greedy(tree, target_ids, out)
     targets = _integers("target_ids", target_ids, len(tree) + 1).tolist()
     token_ids, parents = tree.token_ids.tolist(), tree.parents.tolist()
     path: list[int] = []
@@ -303,6 +321,7 @@ def verify_greedy(
 Rule: TypeAlias = Literal["point", "tokenwise", "specinfer", "sequoia", "spectr", "block"]
 
 
+@overload
 def verify_sampled(
     tree: DraftTree,
     target_probs: npt.ArrayLike,
@@ -310,26 +329,53 @@ def verify_sampled(
     rule: Rule = "point",
     draft_probs: npt.ArrayLike | None = None,
     seed: int,
-    row: int = 0,
+    row: int | None = None,
     step: int = 0,
-) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]:
+    out: None = None,
+) -> tuple[npt.NDArray[np.int32], int, npt.NDArray[np.int32]]: ...
+@overload
+def verify_sampled(
+    tree: tuple[Any, Any],
+    target_probs: Any,
+    *,
+    rule: Rule = "point",
+    draft_probs: Any = None,
+    seed: Any,
+    row: Any = None,
+    step: Any = 0,
+    out: tuple[Any, Any, Any] | None = None,
+) -> tuple[Any, Any, Any]: ...
+def verify_sampled(
+    tree: Any,
+    target_probs: Any,
+    *,
+    rule: Rule = "point",
+    draft_probs: Any = None,
+    seed: Any,
+    row: Any = None,
+    step: Any = 0,
+    out: Any = None,
+) -> tuple[Any, Any, Any]:
     """Keeps drafted tokens such that the output is distributed as if the target had been sampled token by token.
 
     Parameters
     ----------
-    tree : DraftTree
-        What was drafted, ``n`` nodes.
-    target_probs : float [n + 1, vocab_size]
+    tree : DraftTree, or a batch as (token_ids, parents) int32 [batch, n]
+        What was drafted, ``n`` nodes. Arrays (numpy, torch on the CPU) hold parents before children; token -1 is padding.
+    target_probs : float [n + 1, vocab_size], or float32 or float64 [batch, n + 1, vocab_size]
         The target's law at each position of the forward pass, after temperature, filters and masks: row 0 after
         the root, row ``i + 1`` after node ``i``. Rows need not be normalised.
     rule : str
         How the guesses came about. ``"point"``: not by chance, as those of a :class:`Drafter`. By sampling a draft
         model: ``"tokenwise"`` or ``"block"`` for a chain, ``"specinfer"`` or ``"spectr"`` for siblings drawn
         independently, ``"sequoia"`` for siblings drawn without replacement; each kind in the order of drawing.
-    draft_probs : float [n + 1, vocab_size]
+    draft_probs : float, the shape of ``target_probs``
         The draft's law at each position, which its children were drawn from; not for "point".
-    seed, row, step : int
-        What the random numbers are a function of: a step of a stream must not be used twice.
+    seed, row, step : int, or int [batch]
+        What the random numbers are a function of: a step of a stream must not be used twice. Row 0 unless given, for arrays
+        their row.
+    out : (int32 [batch, n], int32 [batch], int32 [batch]), optional
+        For arrays, where to put the results.
 
     Returns
     -------
@@ -339,6 +385,9 @@ def verify_sampled(
         The token after them, drawn from the target.
     path : int32 [k]
         The accepted nodes; their KV entries (rows ``path + 1``) are kept.
+
+    For arrays instead: ``path`` int32 [batch, n], -1 padded; ``accepted`` int32 [batch], the length of each path; ``bonus`` int32
+    [batch]. Their laws are not checked, and "spectr" is not for arrays.
 
     Raises
     ------
@@ -353,16 +402,17 @@ def verify_sampled(
     ([5, 6], 7)
 
     """
+    if isinstance(tree, tuple):
+        return verify.verify_sampled(tree, target_probs, rule, draft_probs, seed, row, step, out)
     if rule != "point" and rule not in _SAMPLED:
         raise _shape_error("rule", f"one of point, {', '.join(_SAMPLED)}", repr(rule))
     laws = _laws("target_probs", target_probs, len(tree) + 1)
     _check_tokens(tree, laws)
-    draws = reference.Draws(seed, row, step)
-    token_ids, parents = tree.token_ids.tolist(), tree.parents.tolist()
+    parents = tree.parents.tolist()
+    drafts = None
     if rule == "point":
         if draft_probs is not None:
             raise _shape_error("draft_probs", 'None for "point"', "laws")
-        ids, bonus, path = reference.verify_point(token_ids, parents, laws, draws)
     else:
         if draft_probs is None:
             raise _shape_error("draft_probs", f"float [{len(tree) + 1}, vocab_size] for {rule!r}", "None")
@@ -371,8 +421,15 @@ def verify_sampled(
             raise _shape_error("draft_probs", f"float {list(laws.shape)}", _describe(drafts))
         if rule in ("tokenwise", "block") and parents != list(range(-1, len(tree) - 1)):
             raise _shape_error("tree", f"a chain for {rule!r}", str(parents))
-        ids, bonus, path = _SAMPLED[rule](token_ids, parents, laws, drafts, draws)
-    return np.array(ids, np.int32), bonus, np.array(path, np.int32)
+    if rule == "spectr" and drafts is not None:
+        draws = reference.Draws(seed, row or 0, step)
+        ids, bonus, nodes = reference.verify_spectr(tree.token_ids.tolist(), parents, laws, drafts, draws)
+        return np.array(ids, np.int32), bonus, np.array(nodes, np.int32)
+    trees = tree.token_ids[None], tree.parents[None]
+    drafted = None if drafts is None else drafts[None]
+    found = verify.verify_sampled(trees, laws[None], rule, drafted, seed, row or 0, step)
+    path = found[0][0, : found[1][0]]
+    return tree.token_ids[path], int(found[2][0]), path
 
 
 def verify_typical_lossy(
@@ -391,13 +448,7 @@ def verify_typical_lossy(
     return np.array(ids, np.int32), bonus, np.array(path, np.int32)
 
 
-_SAMPLED = {
-    "tokenwise": reference.verify_tokenwise,
-    "specinfer": reference.verify_siblings,
-    "sequoia": reference.verify_sequoia,
-    "spectr": reference.verify_spectr,
-    "block": reference.verify_block,
-}
+_SAMPLED = ("tokenwise", "specinfer", "sequoia", "spectr", "block")
 
 
 def _check_tokens(tree: DraftTree, laws: npt.NDArray[np.float64]) -> None:

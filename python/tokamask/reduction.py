@@ -10,7 +10,8 @@ import numpy as np
 from tokamask import _core
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, library, output
+from tokamask.reference import reduction as reference
+from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, library, natural, output, refuse
 
 MODES = ("maxmin", "maxsum", "mmr")
 
@@ -43,6 +44,12 @@ def greedy_select(
     int32 [min(k, n)] or [batch, min(k, n)]
         Ascending.
 
+    Examples
+    --------
+    >>> x = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    >>> tm.selection.greedy_select(x, 2).tolist()
+    [0, 2]
+
     """
     if is_cuda(x):
         run = cuda_function("selection", "greedy_select", x)
@@ -68,7 +75,15 @@ def greedy_select(
 
 
 class Merged(NamedTuple):
-    """Tokens after merging. ``x[rows]`` has the old number of rows again: each old token as what it went into."""
+    """Tokens after merging. ``x[rows]`` has the old number of rows again: each old token as what it went into.
+
+    Examples
+    --------
+    >>> merged = tm.selection.tome_merge(np.array([[2, 0], [4, 0], [0, 1]], np.float32), 1)
+    >>> merged.x[merged.rows].tolist()
+    [[3.0, 0.0], [3.0, 0.0], [0.0, 1.0]]
+
+    """
 
     x: Any
     """float32 [rows that stay, dim]: means weighted by size, in the old order."""
@@ -100,8 +115,14 @@ def tome_merge(x: Any, r: int, *, metric: Any = None, size: Any = None, protect:
     Merged
         ``x``, ``size``, ``rows``.
 
+    Examples
+    --------
+    >>> merged = tm.selection.tome_merge(np.array([[2, 0], [4, 0], [0, 1]], np.float32), 1)
+    >>> merged.x.tolist(), merged.size.tolist(), merged.rows.tolist()
+    ([[3.0, 0.0], [0.0, 1.0]], [2.0, 1.0], [0, 0, 1])
+
     """
-    return _merge("tome_merge", x, r, metric, size, protect, None)
+    return _merge("tome_merge", x, r, metric, size, protect)
 
 
 def pitome_merge(
@@ -124,11 +145,160 @@ def pitome_merge(
     Merged
         ``x``, ``size``, ``rows``.
 
+    Examples
+    --------
+    >>> x = np.array([[0, 1], [2, 0], [4, 0]], np.float32)  # the first row resembles none
+    >>> tm.selection.pitome_merge(x, 1, margin=0.5).x.tolist()
+    [[0.0, 1.0], [3.0, 0.0]]
+
     """
-    return _merge("pitome_merge", x, r, metric, size, protect, margin)
+    return _merge("pitome_merge", x, r, metric, size, protect, margin=margin)
 
 
-def _merge(name: str, x: Any, r: int, metric: Any, size: Any, protect: int, margin: float | None) -> Merged:
+def dymu_merge(x: Any, threshold: float, *, metric: Any = None, size: Any = None, protect: int = 0) -> Merged:
+    """DyMU's merge: as :func:`tome_merge`, but every pair whose cosine exceeds the threshold, however many.
+
+    ``x[rows]`` of the result is its virtual unmerging: attention over the old positions, RoPE included, from the tokens that are left.
+    After the idea of DyMU, from memory and not compared with the authors' code.
+
+    Parameters
+    ----------
+    x, metric, size, protect
+        As in :func:`tome_merge`.
+    threshold : float
+        A cosine; see :func:`dymu_threshold`.
+
+    Returns
+    -------
+    Merged
+        ``x``, ``size``, ``rows``.
+
+    Examples
+    --------
+    >>> x = np.array([[2, 0], [4, 0], [0, 1], [1, 0]], np.float32)
+    >>> tm.selection.dymu_merge(x, 0.9).rows.tolist()  # a plain picture keeps fewer tokens than a busy one
+    [0, 0, 1, 2]
+
+    """
+    return _merge("dymu_merge", x, 0, metric, size, protect, threshold=threshold)
+
+
+def dymu_threshold(metrics: list[Any], r: float, *, protect: int = 0) -> float:
+    """The threshold at which :func:`dymu_merge` merges ``r`` tokens of a sample on average: calibrated once per layer, offline.
+
+    Parameters
+    ----------
+    metrics : list of float32, float16 or bfloat16 [n, dim]
+        What similarity is measured on, for some pictures; ``n`` may differ.
+    r : float
+        Tokens to lose per picture.
+    protect : int
+        As in :func:`tome_merge`.
+
+    Returns
+    -------
+    float
+        -1 where fewer could merge at all.
+
+    Examples
+    --------
+    >>> x = np.array([[2, 0], [4, 0], [0, 1], [1, 0]], np.float32)
+    >>> tm.selection.dymu_threshold([x], 1)
+    0.0
+
+    """
+    for metric in metrics:
+        Shapes().check("metrics", metric, FLOATS, "n", "dim")
+    edges = [_core.tome_edges(as_numpy(metric), protect) for metric in metrics]
+    return reference.dymu_threshold(edges, r) if edges else -1.0
+
+
+def entropy_scores(x: Any, *, out: Any = None) -> Any:
+    """How much the heads of a token say: von Neumann entropy of its matrix of heads. Low ones can go.
+
+    From the smaller of the two Gram matrices, by Jacobi rotations in float64. After the abstract of EntropyPrune; the choice of matrix
+    is our reading.
+
+    Parameters
+    ----------
+    x : float32, float16 or bfloat16 [n, heads, head_dim]
+        Of each token, one row per head (keys, say).
+    out : float32 [n], optional
+
+    Returns
+    -------
+    float32 [n]
+        In [0, ln min(heads, head_dim)]; 0 for a matrix of zeros.
+
+    Examples
+    --------
+    >>> x = np.array([np.eye(2), np.ones((2, 2))], np.float32)  # two heads that differ, two that agree
+    >>> np.exp(tm.selection.entropy_scores(x)).round().tolist()  # as many heads as if they were all different
+    [2.0, 1.0]
+
+    """
+    if is_cuda(x):
+        cuda_function("selection", "entropy_scores", x)  # raises: there is no kernel
+    shapes = Shapes()
+    shapes.check("x", x, FLOATS, "n", "heads", "head_dim")
+    out = output("out", out, x, (shapes["n"],), "float32")
+    _core.entropy_scores(as_numpy(x), as_numpy(out))
+    return out
+
+
+def pagerank_scores(
+    attention: Any,
+    *,
+    rounds: int = 30,
+    variance: tuple[float, float] = (0.0, float("inf")),
+    out: Any = None,
+) -> Any:
+    """The rank of each token in the graph of who attends to whom. After Zero-TPrune, from memory; no parity is claimed.
+
+    Parameters
+    ----------
+    attention : float32 [heads, n, n]
+        Row attends to column; rows sum to 1, or nearly.
+    rounds : int
+        Times that every token passes its rank on; a few dozen settle.
+    variance : (float, float)
+        Heads whose ranks vary less or more are left out, unless all would be.
+    out : float32 [n], optional
+
+    Returns
+    -------
+    float32 [n]
+        Root mean square over heads.
+
+    Examples
+    --------
+    >>> a = np.array([[[0, 1, 0], [1, 0, 0], [0, 1, 0]]], np.float32)  # nobody attends to the last
+    >>> (3 * tm.selection.pagerank_scores(a, rounds=1)).round().tolist()
+    [1.0, 2.0, 0.0]
+
+    """
+    if is_cuda(attention):
+        cuda_function("selection", "pagerank_scores", attention)  # raises: there is no kernel
+    shapes = Shapes()
+    shapes.check("attention", attention, ("float32",), "heads", "n", "n")
+    if shapes["heads"] == 0:
+        raise refuse("attention", "a head or more", attention)
+    out = output("out", out, attention, (shapes["n"],), "float32")
+    _core.pagerank_scores(as_numpy(attention), natural("rounds", rounds), variance, as_numpy(out))
+    return out
+
+
+def _merge(
+    name: str,
+    x: Any,
+    r: int,
+    metric: Any,
+    size: Any,
+    protect: int,
+    *,
+    margin: float | None = None,
+    threshold: float | None = None,
+) -> Merged:
     if is_cuda(x):
         options = {"metric": metric, "size": size, "protect": protect}
         if margin is not None:
@@ -140,13 +310,11 @@ def _merge(name: str, x: Any, r: int, metric: Any, size: Any, protect: int, marg
         shapes.check("metric", metric, FLOATS, "n", "metric_dim")
     if size is not None:
         shapes.check("size", size, ("float32",), "n")
-    if r < 0 or protect < 0:
-        expected, got = "0 or more", f"r {r}, protect {protect}"
-        raise ShapeError(f"r: expected {expected}, got {got}", name="r", expected=expected, got=got)
     rows = as_numpy(x)
     measured = rows if metric is None else as_numpy(metric)
     weights = np.ones(shapes["n"], np.float32) if size is None else as_numpy(size)
-    flat, sizes, where = _core.merge_rows(rows, measured, weights, r, margin, protect)
+    many = natural("r", r), threshold, margin, natural("protect", protect)
+    flat, sizes, where = _core.merge_rows(rows, measured, weights, *many)
     merged = flat.reshape(len(sizes), -1) if len(sizes) else flat.reshape(0, shapes["dim"]), sizes, where
     if library(x) == "torch":
         return Merged(*map(sys.modules["torch"].from_numpy, merged))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokamask import _core
-from tokamask.errors import ShapeError
+from tokamask.errors import KernelError, ShapeError
 from tokamask.gpu.arrays import is_cuda
 from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output, per_row
 
@@ -20,6 +20,10 @@ def _check_mask(shapes: Shapes, bitmask: Any, rows: Any) -> None:
     else:
         shapes.check("bitmask", bitmask, ("int32",), "mask_rows", words)
         shapes.check("rows", rows, ("int32",), "batch")
+
+
+def _ids(ids: Any) -> Any:
+    return None if ids is None else np.ascontiguousarray(as_numpy(ids))
 
 
 def apply_bitmask(logits: Any, bitmask: Any, rows: Any = None) -> None:
@@ -69,11 +73,16 @@ def sample(
     min_p: Any = 0.0,
     seed: Any,
     step: Any = 0,
+    prompt_ids: Any = None,
+    output_ids: Any = None,
+    repetition_penalty: Any = 1.0,
+    presence_penalty: Any = 0.0,
+    frequency_penalty: Any = 0.0,
     out: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
-    """Draws one token per row: bitmask, temperature, top-k, top-p, min-p and the draw in one pass.
+    """Draws one token per row: penalties, bitmask, temperature, top-k, top-p, min-p and the draw in one pass.
 
-    The filters apply in that order, each to what the one before left (top-p over the renormalised top-k set, min-p relative
+    They apply in that order, each to what the one before left (top-p over the renormalised top-k set, min-p relative
     to the best token). Ties are kept by lowest token id. Equal arguments give equal tokens on every device: the law is
     defined by integers, in :mod:`tokamask.reference.sampling`. The work is proportional to the allowed tokens.
 
@@ -94,6 +103,12 @@ def sample(
         own, wherever it stands in the batch.
     step : int or uint64 [batch]
         The position in the stream: count it up by one per decoding step.
+    prompt_ids, output_ids : int32 [batch, any], optional
+        What the penalties are about: token ids read and written so far, -1 padded; others outside the vocabulary are passed over.
+    repetition_penalty : float or float32 [batch]
+        A logit above 0 of a token in the prompt or the output is divided by it, any other multiplied.
+    presence_penalty, frequency_penalty : float or float32 [batch]
+        Subtracted from the logit of a token in the output: once, and once for each time.
     out : (int32 [batch], float32 [batch]), optional
         Where to put the results.
 
@@ -111,8 +126,24 @@ def sample(
     >>> tokens, logprobs = tm.sampling.sample(np.zeros((2, 50), np.float32), top_k=1, seed=7)
     >>> tokens.tolist(), logprobs.tolist()
     ([0, 0], [0.0, 0.0])
+    >>> written = np.array([[0, 2, -1]], np.int32)
+    >>> options = {"temperature": 0, "presence_penalty": 1.0, "output_ids": written}
+    >>> tm.sampling.sample(np.zeros((1, 50), np.float32), seed=7, **options)[0].tolist()
+    [1]
 
     """
+    penalties = {
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+    }
+    has_history = prompt_ids is not None or output_ids is not None
+    if is_cuda(logits) and has_history:
+        raise KernelError(
+            "sample: penalties have no CUDA kernel; apply them to the logits before",
+            kernel="sample",
+            arch="cuda",
+        )
     if is_cuda(logits):
         laws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         masks = {"bitmask": bitmask, "rows": rows}
@@ -126,18 +157,24 @@ def sample(
         raise ShapeError(
             "rows: expected a bitmask beside them", name="rows", expected="a bitmask", got="none"
         )
+    for name, ids in (("prompt_ids", prompt_ids), ("output_ids", output_ids)):
+        if ids is not None:
+            shapes.check(name, ids, ("int32",), "batch", name)
     batch = shapes["batch"]
     one_seed = not getattr(seed, "shape", ())
     tokens = output("out[0]", out and out[0], logits, (batch,), "int32")
     logprobs = output("out[1]", out and out[1], logits, (batch,), "float32")
+    laws = {"temperature": temperature, "top_p": top_p, "min_p": min_p, **penalties}
+    columns = np.empty((batch, len(laws)), np.float32)
+    for i, (name, value) in enumerate(laws.items()):
+        columns[:, i] = value if type(value) is float else per_row(name, value, batch, "float32")
     _core.sample(
         as_numpy(logits),
         None if bitmask is None else as_numpy(bitmask),
         None if rows is None else as_numpy(rows),
-        per_row("temperature", temperature, batch, "float32"),
+        (_ids(prompt_ids), _ids(output_ids)) if has_history else None,
+        columns,
         per_row("top_k", top_k, batch, "int32"),
-        per_row("top_p", top_p, batch, "float32"),
-        per_row("min_p", min_p, batch, "float32"),
         per_row("seed", seed, batch, "uint64"),
         np.arange(batch, dtype=np.uint32) if one_seed else np.zeros(batch, np.uint32),
         per_row("step", step, batch, "uint64"),

@@ -8,28 +8,71 @@ from typing import Any
 import numpy as np
 
 from tokamask import _core
-from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
-from tokamask.reduction import Merged, greedy_select, pitome_merge, tome_merge
+from tokamask.press import (
+    CompressedCache,
+    ems_merge,
+    keydiff_scores,
+    knorm_scores,
+    kvmerger_merge,
+    lagkv_scores,
+    snapkv_scores,
+    token_sparse_select,
+    tova_scores,
+)
+from tokamask.reduction import (
+    Merged,
+    dymu_merge,
+    dymu_threshold,
+    entropy_scores,
+    greedy_select,
+    pagerank_scores,
+    pitome_merge,
+    tome_merge,
+)
 from tokamask.reference import fasa
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, dtype_name, library, output, refuse
+from tokamask.shapes import (
+    FLOATS,
+    Shapes,
+    as_numpy,
+    cuda_function,
+    dtype_name,
+    library,
+    natural,
+    output,
+    refuse,
+    scale_of,
+)
 
 __all__ = [
+    "CompressedCache",
     "Merged",
     "SelectionCache",
     "attention_column_sums",
+    "dymu_merge",
+    "dymu_threshold",
+    "ems_merge",
+    "entropy_scores",
     "fasa_calibrate",
     "fasa_scores",
     "greedy_select",
     "hisa_select",
     "indexer_scores",
+    "keydiff_scores",
+    "knorm_scores",
+    "kvmerger_merge",
+    "lagkv_scores",
     "page_tokens",
+    "pagerank_scores",
     "pitome_merge",
     "quest_bounds",
     "quest_scores",
+    "snapkv_scores",
     "token_select",
+    "token_sparse_select",
     "tome_merge",
     "top_k",
+    "tova_scores",
     "unmask",
 ]
 
@@ -69,9 +112,7 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
     shapes.check("scores", scores, FLOATS, "rows", "n")
     if lengths is not None:
         shapes.check("lengths", lengths, ("int32",), "rows")
-    if k < 0:
-        raise ShapeError(f"k: expected 0 or more, got {k}", name="k", expected="0 or more", got=str(k))
-    selected = output("out", out, scores, (shapes["rows"], k), "int32")
+    selected = output("out", out, scores, (shapes["rows"], natural("k", k)), "int32")
     _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), as_numpy(selected))
     return selected
 
@@ -82,17 +123,6 @@ def _check_keys(shapes: Shapes, q: Any, k_cache: Any, page_table: Any, seq_lens:
     shapes.check("k_cache", k_cache, (dtype_name(q),), "pages", "page_size", "num_kv_heads", "head_dim")
     shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
     shapes.check("seq_lens", seq_lens, ("int32",), "batch")
-
-
-def _natural(name: str, value: int, least: int = 0) -> int:
-    if value < least:
-        raise ShapeError(
-            f"{name}: expected {least} or more, got {value}",
-            name=name,
-            expected=f"{least} or more",
-            got=str(value),
-        )
-    return value
 
 
 def token_select(
@@ -130,8 +160,17 @@ def token_select(
     int32 [batch, 1, n_init + k + n_local]
         Ascending, -1 padded, as :func:`tokamask.attention.sparse_decode` takes it. Shorter sequences are kept whole.
 
+    Examples
+    --------
+    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
+    >>> k[0, 2] = 9
+    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([4], np.int32)
+    >>> options = {"k": 1, "n_init": 1, "n_local": 1}
+    >>> tm.selection.token_select(q, k, page_table, seq_lens=seq_lens, **options).tolist()
+    [[[0, 2, 3]]]
+
     """
-    counts = _natural("n_init", n_init), _natural("k", k), _natural("n_local", n_local)
+    counts = natural("n_init", n_init), natural("k", k), natural("n_local", n_local)
     if is_cuda(q):
         run = cuda_function("selection", "token_select", q)
         options = {"k": k, "n_init": n_init, "n_local": n_local, "scale": scale, "out": out}
@@ -139,7 +178,7 @@ def token_select(
     shapes = Shapes()
     _check_keys(shapes, q, k_cache, page_table, seq_lens)
     out = output("out", out, q, (shapes["batch"], 1, sum(counts)), "int32")
-    factor = float(shapes["head_dim"] ** -0.5 if scale is None else scale)
+    factor = scale_of(shapes, scale)
     arrays = as_numpy(q), as_numpy(k_cache), as_numpy(page_table), as_numpy(seq_lens)
     _core.token_select(*arrays, counts, factor, as_numpy(out))
     return out
@@ -201,6 +240,15 @@ def quest_bounds(k_cache: Any, page_table: Any, *, seq_lens: Any) -> tuple[Any, 
     low, high : float32 [pages, num_kv_heads, head_dim]
         0 for pages that hold no token.
 
+    Examples
+    --------
+    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
+    >>> k[0, 2] = 9
+    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([4], np.int32)
+    >>> low, high = tm.selection.quest_bounds(k, page_table, seq_lens=seq_lens)
+    >>> low.tolist(), high.tolist()
+    ([[[0.0, 0.0]]], [[[9.0, 9.0]]])
+
     """
     if is_cuda(k_cache):
         run = cuda_function("selection", "quest_bounds", k_cache)
@@ -234,6 +282,13 @@ def quest_scores(
     float32 [batch, num_kv_heads, max_pages]
         +inf for the newest page (it is always kept), -inf past the end. Feed it to :func:`top_k`, then :func:`page_tokens`.
 
+    Examples
+    --------
+    >>> low, high = np.zeros((2, 1, 1), np.float32), np.array([3, 5], np.float32).reshape(2, 1, 1)
+    >>> q, page_table, seq_lens = np.ones((1, 1, 1), np.float32), np.array([[0, 1]], np.int32), np.array([8], np.int32)
+    >>> tm.selection.quest_scores(q, low, high, page_table, seq_lens=seq_lens, page_size=4).tolist()
+    [[[3.0, inf]]]
+
     """
     if is_cuda(q):
         run = cuda_function("selection", "quest_scores", q)
@@ -247,7 +302,7 @@ def quest_scores(
     sizes = shapes["batch"], shapes["num_kv_heads"], shapes["max_pages"]
     out = output("out", out, q, sizes, "float32")
     arrays = as_numpy(q), as_numpy(low), as_numpy(high), as_numpy(page_table), as_numpy(seq_lens)
-    _core.quest_scores(*arrays, _natural("page_size", page_size, 1), as_numpy(out))
+    _core.quest_scores(*arrays, natural("page_size", page_size, 1), as_numpy(out))
     return out
 
 
@@ -265,6 +320,12 @@ def page_tokens(selected_pages: Any, page_size: int, *, seq_lens: Any) -> Any:
     -------
     int32 [batch, heads, p * page_size]
         -1 where there is no token.
+
+    Examples
+    --------
+    >>> pages = np.array([[[0, 2]]], np.int32)
+    >>> tm.selection.page_tokens(pages, 2, seq_lens=np.array([5], np.int32)).tolist()
+    [[[0, 1, 4, -1]]]
 
     """
     if is_cuda(selected_pages):
@@ -304,6 +365,14 @@ def fasa_calibrate(q: Any, k: Any, n_chunks: int, *, top: int, interleaved: bool
     int32 [num_kv_heads, n_chunks]
         Ascending.
 
+    Examples
+    --------
+    >>> k = np.zeros((3, 1, 4), np.float32)
+    >>> k[:, 0, 1] = [5, 1, 9]  # only chunk 1, channels 1 and 3, tells the tokens apart
+    >>> q = np.ones((2, 1, 4), np.float32)
+    >>> tm.selection.fasa_calibrate(q, k, 1, top=1).tolist()
+    [[1]]
+
     """
     shapes = Shapes()
     shapes.check("q", q, FLOATS, "samples", "num_q_heads", "head_dim")
@@ -340,6 +409,16 @@ def fasa_scores(
     -------
     float32 [batch, num_kv_heads, max_pages * page_size]
         -inf past the end. Feed it to :func:`top_k`.
+
+    Examples
+    --------
+    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
+    >>> k[0, 2] = 9
+    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([4], np.int32)
+    >>> dominant = np.array([[0]], np.int32)
+    >>> scores = tm.selection.fasa_scores(q, k, page_table, dominant, seq_lens=seq_lens)
+    >>> tm.selection.top_k(scores[0], 1).tolist()
+    [[2]]
 
     """
     if is_cuda(q):
@@ -382,6 +461,13 @@ def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, out: Any = None) -
     -------
     float32 [queries, tokens]
         -inf after the position.
+
+    Examples
+    --------
+    >>> q, w = np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.float32)
+    >>> k = np.array([[1, 0], [-5, 0], [2, 2], [9, 9]], np.float32)
+    >>> tm.selection.indexer_scores(q, k, w, positions=np.array([2], np.int32)).tolist()
+    [[1.0, 0.0, 4.0, -inf]]
 
     """
     if is_cuda(q):
@@ -426,13 +512,20 @@ def hisa_select(
     int32 [queries, n_tokens]
         Ascending, -1 padded.
 
+    Examples
+    --------
+    >>> q, w = np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.float32)
+    >>> k = np.array([[1, 0], [-5, 0], [2, 2], [9, 9]], np.float32)
+    >>> tm.selection.hisa_select(q, k, w, 1, positions=np.array([2], np.int32), n_blocks=2, block=2).tolist()
+    [[2]]
+
     """
     if is_cuda(q):
         run = cuda_function("selection", "hisa_select", q)
         return run(q, k, w, n_tokens, positions=positions, n_blocks=n_blocks, block=block, out=out)
     shapes = Shapes()
     _check_indexer(shapes, q, k, w, positions)
-    counts = _natural("n_tokens", n_tokens), _natural("n_blocks", n_blocks, 2), _natural("block", block, 1)
+    counts = natural("n_tokens", n_tokens), natural("n_blocks", n_blocks, 2), natural("block", block, 1)
     out = output("out", out, q, (shapes["queries"], n_tokens), "int32")
     _core.hisa_select(as_numpy(q), as_numpy(k), as_numpy(w), as_numpy(positions), counts, as_numpy(out))
     return out
@@ -457,6 +550,12 @@ def attention_column_sums(q: Any, k: Any, *, scale: float | None = None, out: An
     float32 [num_q_heads, tokens]
         Rows sum to ``queries``.
 
+    Examples
+    --------
+    >>> q, k = np.zeros((2, 1, 4), np.float32), np.zeros((2, 1, 4), np.float32)
+    >>> tm.selection.attention_column_sums(q, k).tolist()  # the first query sees one key, the second two
+    [[1.5, 0.5]]
+
     """
     if is_cuda(q):
         return cuda_function("selection", "attention_column_sums", q)(q, k, scale=scale, out=out)
@@ -466,7 +565,7 @@ def attention_column_sums(q: Any, k: Any, *, scale: float | None = None, out: An
     if shapes["queries"] > shapes["tokens"]:
         raise refuse("q", f"at most tokens={shapes['tokens']} queries", q)
     out = output("out", out, q, (shapes["num_q_heads"], shapes["tokens"]), "float32")
-    factor = float(shapes["head_dim"] ** -0.5 if scale is None else scale)
+    factor = scale_of(shapes, scale)
     _core.attention_column_sums(as_numpy(q), as_numpy(k), factor, as_numpy(out))
     return out
 
@@ -503,6 +602,13 @@ def unmask(
         Its probability, 0 where there is no token.
     accepted : bool [positions]
 
+    Examples
+    --------
+    >>> logits = np.array([[0, 9], [1, 1], [0, 0]], np.float32)
+    >>> tokens, confidence, accepted = tm.selection.unmask(logits, np.array([True, True, False]), threshold=0.9)
+    >>> tokens.tolist(), accepted.tolist()
+    ([1, 0, -1], [True, False, False])
+
     """
     if is_cuda(logits):
         run = cuda_function("selection", "unmask", logits)
@@ -518,6 +624,6 @@ def unmask(
         for name, dtype in (("tokens", "int32"), ("confidence", "float32"), ("accepted", "bool"))
     )
     mask = None if bitmask is None else as_numpy(bitmask)
-    limit = None if count is None else _natural("count", count)
+    limit = None if count is None else natural("count", count)
     _core.unmask(as_numpy(logits), as_numpy(masked), mask, threshold, limit, *map(as_numpy, results))
     return results[0], results[1], results[2]

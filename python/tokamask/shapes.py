@@ -120,6 +120,21 @@ def per_row(name: str, value: Any, batch: int, dtype: str) -> npt.NDArray[Any]:
     raise refuse(name, f"{dtype} [batch={batch}] or a number", value)
 
 
+def natural(name: str, value: int, least: int = 0) -> int:
+    """The number, refused below ``least``."""
+    if value < least:
+        expected = f"{least} or more"
+        raise ShapeError(
+            f"{name}: expected {expected}, got {value}", name=name, expected=expected, got=str(value)
+        )
+    return value
+
+
+def scale_of(shapes: Shapes, scale: float | None) -> float:
+    """``1 / sqrt(head_dim)`` unless given."""
+    return float(shapes["head_dim"] ** -0.5 if scale is None else scale)
+
+
 def cuda_function(module: str, name: str, array: Any) -> Callable[..., Any]:
     """The function of ``tokamask.gpu.<module>`` for the device of the array."""
     function = getattr(importlib.import_module(f"tokamask.gpu.{module}"), name, None)

@@ -7,6 +7,7 @@ after its published energy formula, both from memory and not compared with the a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,25 @@ def tome_match(metric: npt.NDArray[Any], r: int, protect: int = 0) -> tuple[Int3
     sources = np.arange(protect, len(metric), 2, dtype=np.int32)
     targets = np.arange(protect + 1, len(metric), 2, dtype=np.int32)
     return match(metric, sources, targets, r)
+
+
+def tome_edges(metric: npt.NDArray[Any], protect: int = 0) -> Float64:
+    """The greatest cosine of each source of :func:`tome_match` with a target; none if there is no target."""
+    unit = normalised(metric)
+    cosine = unit[protect::2] @ unit[protect + 1 :: 2].T
+    return np.asarray(cosine.max(axis=1)) if cosine.size else np.zeros(0)
+
+
+def dymu_match(metric: npt.NDArray[Any], threshold: float, protect: int = 0) -> tuple[Int32, Int32]:
+    """DyMU: the edges of ToMe with a cosine above the threshold, however many."""
+    return tome_match(metric, int((tome_edges(metric, protect) > threshold).sum()), protect)
+
+
+def dymu_threshold(edges: Sequence[npt.NDArray[Any]], r: float) -> float:
+    """The threshold above which samples have ``r`` edges on average, at most: the edge that is first left out."""
+    pooled = np.sort(np.concatenate(edges))[::-1]
+    place = int(r * len(edges))
+    return float(pooled[place]) if place < len(pooled) else -1.0
 
 
 def pitome_energy(metric: npt.NDArray[Any], margin: float, alpha: float = 1.0) -> Float64:

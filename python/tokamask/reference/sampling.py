@@ -3,6 +3,8 @@
 The law of one row, in this order. All float steps are float32, each correctly rounded, none fused except inside
 :mod:`tokamask.reference.exp2`; everything after the masses is integer arithmetic, so no order of summation matters.
 
+0. *Penalties*, on tokens of the prompt and the output (ids outside the vocabulary are passed over): a logit above 0 is divided by
+   ``repetition``, any other multiplied by it. Then, on tokens of the output only, ``frequency * times`` is subtracted, then ``presence``.
 1. *Live tokens.* Token ``v`` is live if its bit is set (bit ``v % 32`` of word ``v // 32``; bits at and beyond the vocabulary
    size are never looked at) and its logit is greater than -inf. NaN counts as -inf. No live token: token -1, logprob -inf.
 2. *Greedy.* Unless ``temperature > 0``, the token is the live token with the greatest logit, lowest index among equals
@@ -66,6 +68,27 @@ def masses(x: npt.NDArray[np.float32], temperature: np.float32) -> npt.NDArray[n
     return mass(z)
 
 
+def penalised(
+    x: npt.NDArray[np.float32],
+    prompt_ids: npt.NDArray[np.int32] | None,
+    output_ids: npt.NDArray[np.int32] | None,
+    repetition: np.float32,
+    presence: np.float32,
+    frequency: np.float32,
+) -> npt.NDArray[np.float32]:
+    """Step 0: a changed copy of one row of logits. Negative ids are padding."""
+    x = x.copy()
+    ids = [np.zeros(0, np.int32) if i is None else i for i in (prompt_ids, output_ids)]
+    prompt, output = (i[(i >= 0) & (i < len(x))] for i in ids)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        seen = np.union1d(prompt, output)
+        x[seen] = np.where(x[seen] > 0, x[seen] / repetition, x[seen] * repetition)
+        written, times = np.unique(output, return_counts=True)
+        x[written] -= frequency * times.astype(np.float32)
+        x[written] -= presence
+    return x
+
+
 def sample_row(
     logits: npt.NDArray[np.float32],
     allowed: npt.NDArray[np.bool_],
@@ -115,6 +138,8 @@ def sample(
     seeds: npt.NDArray[np.uint64],
     streams: npt.NDArray[np.uint32],
     steps: npt.NDArray[np.uint64],
+    history: tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.int32] | None] | None = None,
+    penalties: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Draws one token per row.
 
@@ -128,6 +153,10 @@ def sample(
     temperature, top_k, top_p, min_p : float32, int32, float32, float32 [batch]
     seeds, streams, steps : uint64, uint32, uint64 [batch]
         What the random bits of the row are a function of.
+    history : (int32 [batch, any] or None, int32 [batch, any] or None)
+        Prompt and output ids, -1 padded.
+    penalties : float32 [batch, 3]
+        Repetition, presence, frequency.
 
     Returns
     -------
@@ -144,8 +173,13 @@ def sample(
         allowed = (
             everything if bitmask is None or mask_row < 0 else allowed_tokens(bitmask[mask_row], vocab_size)
         )
+        x = widen(logits[b])
+        if history is not None and penalties is not None:
+            prompt, output = (None if ids is None else ids[b] for ids in history)
+            repetition, presence, frequency = penalties[b]
+            x = penalised(x, prompt, output, repetition, presence, frequency)
         tokens[b], logprobs[b] = sample_row(
-            widen(logits[b]),
+            x,
             allowed,
             temperature[b],
             int(top_k[b]),

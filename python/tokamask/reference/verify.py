@@ -175,7 +175,8 @@ def verify_block(
         kept.append(keep)
         threshold = keep
         if i + 1 < len(token_ids):
-            left = np.maximum(keep * _normal(target_probs[i + 1]) - _normal(draft_probs[i + 1]), 0).sum()
+            rest = np.maximum(keep * _normal(target_probs[i + 1]) - _normal(draft_probs[i + 1]), 0)
+            left = np.cumsum(rest)[-1]
             threshold = left / (left + 1 - keep) if left > 0 else 0.0
         if draws.uniform() < threshold:
             accepted = i + 1
@@ -209,7 +210,7 @@ def verify_typical_lossy(
 
 def _normal(law: Law, otherwise: Law | None = None) -> Law:
     """The law scaled to a sum of 1; ``otherwise`` where rounding left nothing of it."""
-    total = law.sum()
+    total = np.cumsum(law)[-1]  # in order, so that every device adds alike
     if total > 0:
         return np.asarray(law / total)
     return law if otherwise is None else otherwise

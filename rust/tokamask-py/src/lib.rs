@@ -33,9 +33,11 @@ mod _core {
     use crate::grammar::{choice, read_ebnf, read_json_schema, read_regex, GrammarSource};
     #[pymodule_export]
     use crate::kernels::{
-        apply_bitmask, attention_column_sums, decode, fasa_scores, greedy_select, hisa_select,
-        indexer_scores, lightning, merge_rows, merge_states, quest_bounds, quest_scores, sample,
-        token_select, top_k, tree_decode, unmask,
+        apply_bitmask, attention_column_sums, block_sparse_prefill, decode, ems_merge, entropy_scores,
+        fasa_scores, greedy_select, hisa_select, hybrid_attention, indexer_scores, key_scores,
+        kvmerger_merge, lagkv_scores, lightning, merge_rows, merge_states, pagerank_scores, quest_bounds,
+        quest_scores, sample, selected_prefill, token_select, token_sparse_select, tome_edges, top_k,
+        tree_decode, unmask, verify_greedy, verify_sampled, window_scores,
     };
     #[pymodule_export]
     use crate::matcher::{compile_grammar, fill_bitmasks, CompiledGrammar, Matcher};

@@ -41,6 +41,8 @@ macro_rules! same_type {
     };
 }
 
+pub(super) use same_type;
+
 /// Dense decode, or sparse where `selected` is given, into `out` and `lse`.
 #[pyfunction]
 #[pyo3(signature = (q, k_cache, v_cache, page_table, selected, seq_lens, scale, sinks, out, lse))]

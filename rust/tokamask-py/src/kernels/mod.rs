@@ -2,17 +2,27 @@
 //! allocate outputs. Sizes are checked again here where memory safety needs it.
 
 mod attention;
+mod prefill;
+mod press;
 mod scores;
+mod verify;
 
 pub use attention::{decode, lightning, merge_states, tree_decode};
+pub use prefill::{block_sparse_prefill, hybrid_attention, selected_prefill};
+pub use press::{
+    ems_merge, entropy_scores, key_scores, kvmerger_merge, lagkv_scores, pagerank_scores,
+    token_sparse_select, window_scores,
+};
 use pyo3::prelude::*;
 pub use scores::{
     attention_column_sums, fasa_scores, greedy_select, hisa_select, indexer_scores, merge_rows, quest_bounds,
-    quest_scores, token_select, unmask,
+    quest_scores, token_select, tome_edges, unmask,
 };
 use tokamask::kernels::bitmask::{self, MaskRows};
+use tokamask::kernels::penalties::{History, Penalties};
 use tokamask::kernels::sampling::{self, Law};
 use tokamask::kernels::selection;
+pub use verify::{verify_greedy, verify_sampled};
 
 use crate::arrays::{contiguous, contiguous_mut, dimensions, floats, floats_mut, shape_error};
 use crate::errors::Result;
@@ -43,19 +53,22 @@ pub fn apply_bitmask(
     Ok(py.detach(|| bitmask::apply(array.data, shape, row_stride, &masks))?)
 }
 
-/// Draws a token per row; the laws come as one array per field, the results go into `tokens` and `logprobs`.
+/// Token ids of the prompts and of the outputs.
+type Ids<'py> = (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
+
+/// Draws a token per row into `tokens` and `logprobs`. `history` is (prompt ids, output ids) or parts of it; `laws` float32
+/// [batch, 6] are temperature, top-p, min-p, repetition, presence and frequency penalty; `streams` are where the bits come from.
 #[pyfunction]
-#[pyo3(signature = (logits, bitmask, rows, temperature, top_k, top_p, min_p, seeds, streams, steps, tokens, logprobs))]
+#[pyo3(signature = (logits, bitmask, rows, history, laws, top_k, seeds, streams, steps, tokens, logprobs))]
 #[allow(clippy::too_many_arguments)]
 pub fn sample(
     py: Python<'_>,
     logits: &Bound<'_, PyAny>,
     bitmask: Option<&Bound<'_, PyAny>>,
     rows: Option<&Bound<'_, PyAny>>,
-    temperature: &Bound<'_, PyAny>,
+    history: Option<Ids<'_>>,
+    laws: &Bound<'_, PyAny>,
     top_k: &Bound<'_, PyAny>,
-    top_p: &Bound<'_, PyAny>,
-    min_p: &Bound<'_, PyAny>,
     seeds: &Bound<'_, PyAny>,
     streams: &Bound<'_, PyAny>,
     steps: &Bound<'_, PyAny>,
@@ -65,32 +78,38 @@ pub fn sample(
     let array = floats("logits", logits)?;
     let (shape, [row_stride, _]) = dimensions::<2>("logits", &array.shape, &array.strides, logits)?;
     let masks = bitmask.map(|bitmask| masks(bitmask, rows, shape)).transpose()?;
-    let (temperature, _) = contiguous::<f32>("temperature", temperature)?;
+    let has_history = history.is_some();
+    let (prompt, output) = history.unwrap_or_default();
+    let prompt = prompt.as_ref().map(|ids| attention::dense::<i32, 2>("prompt_ids", ids)).transpose()?;
+    let output = output.as_ref().map(|ids| attention::dense::<i32, 2>("output_ids", ids)).transpose()?;
+    let history = has_history.then_some(History { prompt, output });
+    let (numbers, number_shape) = contiguous::<f32>("laws", laws)?;
     let (top_k, _) = contiguous::<i32>("top_k", top_k)?;
-    let (top_p, _) = contiguous::<f32>("top_p", top_p)?;
-    let (min_p, _) = contiguous::<f32>("min_p", min_p)?;
     let (seeds, _) = contiguous::<u64>("seeds", seeds)?;
     let (streams, _) = contiguous::<u32>("streams", streams)?;
     let (steps, _) = contiguous::<u64>("steps", steps)?;
-    let lengths = [temperature.len(), top_k.len(), top_p.len(), min_p.len(), seeds.len(), streams.len()];
     let (tokens_out, _) = contiguous_mut::<i32>("tokens", tokens)?;
     let (logprobs_out, _) = contiguous_mut::<f32>("logprobs", logprobs)?;
     let batch = shape[0];
-    if lengths.into_iter().chain([steps.len(), tokens_out.len(), logprobs_out.len()]).any(|n| n != batch) {
-        return Err(shape_error("temperature, top_k, ..", format!("[batch={batch}]"), tokens).into());
+    let lengths =
+        [top_k.len(), seeds.len(), streams.len(), steps.len(), tokens_out.len(), logprobs_out.len()];
+    if lengths.into_iter().any(|n| n != batch) || number_shape != [batch, 6] {
+        return Err(shape_error("laws, top_k, ..", format!("[batch={batch}]"), laws).into());
     }
-    let laws: Vec<Law> = (0..batch)
-        .map(|b| Law {
-            temperature: temperature[b],
-            top_k: top_k[b],
-            top_p: top_p[b],
-            min_p: min_p[b],
-            seed: seeds[b],
-            stream: streams[b],
-            step: steps[b],
-        })
-        .collect();
-    let draws = py.detach(|| sampling::sample(array.data, shape, row_stride, masks.as_ref(), &laws))?;
+    let law = |(b, law): (usize, &[f32])| Law {
+        temperature: law[0],
+        top_k: top_k[b],
+        top_p: law[1],
+        min_p: law[2],
+        seed: seeds[b],
+        stream: streams[b],
+        step: steps[b],
+        penalties: Penalties { repetition: law[3], presence: law[4], frequency: law[5] },
+    };
+    let laws: Vec<Law> = numbers.chunks_exact(6).enumerate().map(law).collect();
+    let draws = py.detach(|| {
+        sampling::sample(array.data, shape, row_stride, masks.as_ref(), history.as_ref(), &laws)
+    })?;
     for (b, (token, logprob)) in draws.into_iter().enumerate() {
         (tokens_out[b], logprobs_out[b]) = (token, logprob);
     }

@@ -4,13 +4,28 @@ use pyo3::prelude::*;
 use tokamask::kernels::array::each_float;
 use tokamask::kernels::attention::PageTable;
 use tokamask::kernels::indexer::{self, Indexer};
-use tokamask::kernels::reduction::{self, Gain};
+use tokamask::kernels::reduction::{self, Gain, Many};
 use tokamask::kernels::{columns, quest, unmask as unmasking, votes};
 
 use super::attention::{dense, view};
 use super::masks;
 use crate::arrays::{contiguous, contiguous_mut, dimensions, floats, shape_error, to_numpy};
 use crate::errors::Result;
+
+/// Runs the body with two arrays of three dimensions and one type.
+macro_rules! pair {
+    (($x:literal, $first:expr), ($y:literal, $second:expr), |$a:ident, $b:ident| $body:expr) => {{
+        let arrays = ($crate::arrays::floats($x, $first)?, $crate::arrays::floats($y, $second)?);
+        tokamask::kernels::array::each_float!(arrays.0.data, a => {
+            let refuse = || $crate::arrays::shape_error($y, concat!("the type of ", $x), $second);
+            let b = arrays.1.data.like(a).ok_or_else(refuse)?;
+            let $a = super::attention::view::<_, 3>($x, a, &arrays.0, $first)?;
+            let $b = super::attention::view::<_, 3>($y, b, &arrays.1, $second)?;
+            $body
+        })
+    }};
+}
+pub(super) use pair;
 
 fn table<'a>(page_table: &'a Bound<'_, PyAny>, seq_lens: &'a Bound<'_, PyAny>) -> Result<PageTable<'a>> {
     Ok(PageTable { pages: dense("page_table", page_table)?, seq_lens: contiguous("seq_lens", seq_lens)?.0 })
@@ -157,13 +172,8 @@ pub fn attention_column_sums(
     scale: f32,
     out: &Bound<'_, PyAny>,
 ) -> Result<()> {
-    let (queries, keys) = (floats("q", q)?, floats("k", k)?);
     let (out, _) = contiguous_mut::<f32>("out", out)?;
-    each_float!(queries.data, a => {
-        let b = keys.data.like(a).ok_or_else(|| shape_error("k", "the type of q", k))?;
-        let (a, b) = (view::<_, 3>("q", a, &queries, q)?, view::<_, 3>("k", b, &keys, k)?);
-        Ok(py.detach(|| columns::attention_column_sums(a, b, scale, out))?)
-    })
+    pair!(("q", q), ("k", k), |a, b| Ok(py.detach(|| columns::attention_column_sums(a, b, scale, out))?))
 }
 
 /// Chosen rows of `x` into `out`, ascending. `importance` chooses by marginal relevance, else `sum` or least distance.
@@ -191,16 +201,33 @@ pub fn greedy_select(
     })
 }
 
-/// Rows merged by ToMe, or by PiToMe where a margin is given: (x, sizes, new row of each old one), flat.
+/// The cosine of each of ToMe's edges.
 #[pyfunction]
-#[pyo3(signature = (x, metric, size, r, margin, protect))]
-#[allow(clippy::type_complexity)]
+pub fn tome_edges<'py>(
+    py: Python<'py>,
+    metric: &Bound<'py, PyAny>,
+    protect: usize,
+) -> Result<Bound<'py, PyAny>> {
+    let array = floats("metric", metric)?;
+    let edges = each_float!(array.data, a => {
+        let a = view::<_, 2>("metric", a, &array, metric)?;
+        py.detach(|| reduction::tome_edges(a, protect))
+    });
+    Ok(to_numpy(py, edges).into_any())
+}
+
+/// Rows merged: the `r` best edges, or all above `threshold`, or PiToMe's where a margin is given: (x, sizes, new row of each old
+/// one), flat.
+#[pyfunction]
+#[pyo3(signature = (x, metric, size, r, threshold, margin, protect))]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
 pub fn merge_rows<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
     metric: &Bound<'py, PyAny>,
     size: &Bound<'py, PyAny>,
     r: usize,
+    threshold: Option<f32>,
     margin: Option<f32>,
     protect: usize,
 ) -> Result<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -209,7 +236,7 @@ pub fn merge_rows<'py>(
     let into = each_float!(metrics.data, a => {
         let a = view::<_, 2>("metric", a, &metrics, metric)?;
         py.detach(|| match margin {
-            None => reduction::tome_match(a, r, protect),
+            None => reduction::tome_match(a, threshold.map_or(Many::Count(r), Many::Above), protect),
             Some(margin) => reduction::pitome_match(a, r, margin, protect),
         })
     });

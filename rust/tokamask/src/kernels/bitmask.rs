@@ -179,6 +179,12 @@ unsafe fn apply_kernel<L: Lanes, T: Float>(logits: &mut [T], mask: &[i32]) {
         if let Ok(tokens) = <&mut [T; WORD]>::try_from(&mut *tokens) {
             if bits == 0 {
                 *tokens = [minus_inf; WORD];
+            } else if bits.count_zeros() <= 4 {
+                let mut forbidden = !bits;
+                while forbidden != 0 {
+                    tokens[forbidden.trailing_zeros() as usize] = minus_inf;
+                    forbidden &= forbidden - 1;
+                }
             } else {
                 // SAFETY: the caller has the features.
                 unsafe { T::mask_block::<L>(tokens, bits) }

@@ -72,9 +72,14 @@ pub fn widened<'a, T: Float>(row: &'a [T], scratch: &'a mut Vec<f32>) -> &'a [f3
     if let Some(row) = T::as_f32(row) {
         return row;
     }
-    scratch.resize(row.len(), 0.0);
-    widen_into(row, scratch);
+    widen_all(row, scratch);
     scratch
+}
+
+/// The row as f32 in a buffer of its own.
+pub fn widen_all<T: Float>(row: &[T], out: &mut Vec<f32>) {
+    out.resize(row.len(), 0.0);
+    widen_into(row, out);
 }
 
 fn widen_into<T: Float>(row: &[T], out: &mut [f32]) {

@@ -1,16 +1,22 @@
 //! Fewer visual tokens: greedy selection and merging by bipartite matching (`python/tokamask/reference/reduction.py`).
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use super::array::View;
 use super::attention::mismatch;
 use super::attention::tile::{dots, TILE};
-use super::floats::Float;
+use super::blocks::widen_all;
+use super::floats::{key_value, order_key, Float};
+use super::press::square_and_dot;
 use super::selection::rank;
 use super::threads;
 use super::votes::key_rows;
 use crate::error::ShapeError;
 
-/// Rows whose cosines with all others may be kept: 64 MiB. Beyond it they are computed when they are needed.
-const KEPT: usize = 4096;
+/// Rows whose cosines are computed together: keys are then read once for all of them.
+const BATCH: usize = 8;
+/// Rows computed ahead of their use at most.
+const AHEAD: usize = 256;
 
 /// What a greedy step maximises.
 #[derive(Clone, Copy)]
@@ -30,13 +36,16 @@ pub enum Gain<'a> {
 
 /// Rows of length 1; rows of zeros stay.
 fn normalised<T: Float>(x: View<T, 2>) -> Vec<f32> {
-    let mut unit = Vec::with_capacity(x.shape[0] * x.shape[1]);
-    for i in 0..x.shape[0] {
-        let row = x.row([i, 0]);
-        let square: f64 = row.iter().map(|v| f64::from(v.widen()).powi(2)).sum();
-        let factor = if square == 0.0 { 0.0 } else { square.sqrt().recip() };
-        unit.extend(row.iter().map(|v| (f64::from(v.widen()) * factor) as f32));
-    }
+    let [n, dim] = x.shape;
+    let mut unit = vec![0.0; n * dim];
+    threads::each_chunk(n * dim * 8, &mut unit, dim.max(1) * TILE, Vec::new, |wide, part, unit| {
+        for (i, unit) in unit.chunks_exact_mut(dim).enumerate() {
+            widen_all(x.row([part * TILE + i, 0]), wide);
+            let square = square_and_dot(wide, wide).0;
+            let factor = if square == 0.0 { 0.0 } else { square.sqrt().recip() };
+            unit.iter_mut().zip(&*wide).for_each(|(u, x)| *u = x * factor);
+        }
+    });
     unit
 }
 
@@ -60,64 +69,119 @@ fn cosines(
     }
 }
 
-/// All cosines, each pair once: row `i` holds columns from `i / 32 * 32` on.
-fn gram(unit: &[f32], n: usize, dim: usize) -> Vec<f32> {
-    let mut gram = vec![0.0; n * n];
+/// The row farthest from its nearest neighbour, lowest among equals.
+///
+/// All pairs would be the dearest part of a selection. A row is out of the race once a neighbour is nearer than the nearest
+/// neighbour of some other row is to that, and most rows learn it early; what is left is exact.
+fn loneliest(unit: &[f32], n: usize, dim: usize) -> usize {
+    const ROWS: usize = 4;
     let offsets: Vec<usize> = (0..n).map(|i| i * dim).collect();
-    threads::each_chunk(n * n * dim, &mut gram, TILE * n, Vec::new, |tile, part, out| {
-        let first = part * TILE;
-        let block = &unit[first * dim..((first + TILE) * dim).min(unit.len())];
-        cosines(block, unit, &offsets[first..], dim, n, tile, &mut out[first..]);
+    // The least of the greatest cosines so far, as bits that order as the float does.
+    let least = AtomicU32::new(order_key(f32::INFINITY));
+    let mut nearest = vec![f32::INFINITY; n];
+    threads::each_chunk(n * n * dim, &mut nearest, ROWS, Vec::new, |tile, part, nearest| {
+        let first = part * ROWS;
+        let rows = nearest.len();
+        let block = &unit[first * dim..(first + rows) * dim];
+        let tiles = n.div_ceil(TILE);
+        let mut best = [f32::NEG_INFINITY; ROWS];
+        tile.resize(rows * TILE, 0.0);
+        // From the rows' own place on: neighbours in a picture are alike.
+        for step in 0..tiles {
+            let from = (first / TILE + step) % tiles * TILE;
+            let keys = &offsets[from..(from + TILE).min(n)];
+            dots(block, &key_rows(unit, keys, 0), 1, rows, dim, tile);
+            for (row, (best, dots)) in best.iter_mut().zip(tile.chunks_exact(TILE)).enumerate() {
+                for (j, cosine) in dots[..keys.len()].iter().enumerate() {
+                    if from + j != first + row {
+                        *best = best.max(*cosine);
+                    }
+                }
+            }
+            let bar = key_value(least.load(Relaxed));
+            if best[..rows].iter().all(|cosine| *cosine > bar) {
+                return; // the rows keep +inf
+            }
+        }
+        nearest.copy_from_slice(&best[..rows]);
+        for cosine in &best[..rows] {
+            least.fetch_min(order_key(*cosine), Relaxed);
+        }
     });
-    gram
+    let mut lonely = 0;
+    for (i, cosine) in nearest.iter().enumerate() {
+        if *cosine < nearest[lonely] {
+            lonely = i;
+        }
+    }
+    lonely
 }
 
-/// Cosines, stored or not.
+/// Cosines of some rows with all, computed for several rows at once: those that come next if nothing changes, and usually little
+/// does.
 struct Cosines<'a> {
     unit: &'a [f32],
     n: usize,
     dim: usize,
-    gram: Option<Vec<f32>>,
     offsets: Vec<usize>,
-    tile: Vec<f32>,
+    /// Batches: for each tile of columns the rows side by side.
+    batches: Vec<Vec<f32>>,
+    /// Batch and place of each row that has been computed.
+    places: Vec<Option<(usize, usize)>>,
+    waiting: usize,
 }
 
-impl Cosines<'_> {
-    /// Cosines of one row with all.
-    fn row(&mut self, i: usize, out: &mut [f32]) {
-        let n = self.n;
-        let Some(gram) = &self.gram else {
-            let row = &self.unit[i * self.dim..][..self.dim];
-            return cosines(row, self.unit, &self.offsets, self.dim, n, &mut self.tile, out);
-        };
-        let from = i / TILE * TILE;
-        for (j, out) in out[..from].iter_mut().enumerate() {
-            *out = gram[j * n + i];
-        }
-        out[from..].copy_from_slice(&gram[i * n + from..(i + 1) * n]);
+impl<'a> Cosines<'a> {
+    fn new(unit: &'a [f32], n: usize, dim: usize) -> Self {
+        let offsets = (0..n).map(|i| i * dim).collect();
+        Self { unit, n, dim, offsets, batches: Vec::new(), places: vec![None; n], waiting: 0 }
     }
 
-    /// The greatest cosine of each row with another one.
-    fn nearest(&mut self) -> Vec<f32> {
-        let mut nearest = vec![f32::NEG_INFINITY; self.n];
-        let mut row = vec![0.0; self.n];
-        for i in 0..self.n {
-            let from = i / TILE * TILE;
-            let here = if let Some(gram) = &self.gram {
-                &gram[i * self.n + from..(i + 1) * self.n]
-            } else {
-                self.row(i, &mut row);
-                &row[from..]
-            };
-            // Each pair is seen from its lower row.
-            let mut best = nearest[i];
-            for (j, cosine) in here.iter().enumerate().skip(i - from + 1) {
-                best = best.max(*cosine);
-                nearest[from + j] = nearest[from + j].max(*cosine);
-            }
-            nearest[i] = best;
+    /// Cosines of row `i` with all into `out`; `worth` and `free` tell which rows may come next.
+    fn row(&mut self, i: usize, worth: &[f32], free: &[bool], out: &mut [f32]) {
+        if self.places[i].is_none() {
+            self.compute(i, worth, free);
         }
-        nearest
+        let Some((batch, place)) = self.places[i] else { return };
+        let batch = &self.batches[batch];
+        let rows = batch.len() / self.n.next_multiple_of(TILE);
+        for (out, tile) in out.chunks_mut(TILE).zip(batch.chunks_exact(rows * TILE)) {
+            out.copy_from_slice(&tile[place * TILE..][..out.len()]);
+        }
+        self.waiting -= 1;
+    }
+
+    fn compute(&mut self, i: usize, worth: &[f32], free: &[bool]) {
+        let mut rows = vec![i];
+        if self.waiting < AHEAD && !self.batches.is_empty() {
+            let mut next: Vec<usize> =
+                (0..self.n).filter(|j| *j != i && free[*j] && self.places[*j].is_none()).collect();
+            if next.len() > BATCH {
+                next.select_nth_unstable_by(BATCH - 1, |a, b| worth[*b].total_cmp(&worth[*a]));
+            }
+            rows.extend(next.into_iter().take(BATCH - 1));
+        }
+        let block: Vec<f32> =
+            rows.iter().flat_map(|r| &self.unit[r * self.dim..][..self.dim]).copied().collect();
+        let mut batch = vec![0.0; rows.len() * self.n.next_multiple_of(TILE)];
+        let work = rows.len() * self.n * self.dim * 4;
+        threads::each_chunk(
+            work,
+            &mut batch,
+            4 * rows.len() * TILE,
+            || (),
+            |(), part, out| {
+                let columns = self.offsets[part * 4 * TILE..].chunks(TILE);
+                for (out, keys) in out.chunks_exact_mut(rows.len() * TILE).zip(columns) {
+                    dots(&block, &key_rows(self.unit, keys, 0), 1, rows.len(), self.dim, out);
+                }
+            },
+        );
+        for (place, row) in rows.iter().enumerate() {
+            self.places[*row] = Some((self.batches.len(), place));
+        }
+        self.waiting += rows.len();
+        self.batches.push(batch);
     }
 }
 
@@ -136,23 +200,15 @@ pub fn greedy_select<T: Float>(x: View<T, 2>, gain: Gain, out: &mut [i32]) -> Re
         return Ok(());
     }
     let unit = normalised(x);
-    let seeded = matches!(gain, Gain::Mmr { .. });
-    // Without a seed that needs all pairs, rows on demand are cheaper while few are chosen.
-    let store = n <= KEPT && (!seeded || 2 * out.len() >= n);
-    let mut cosines = Cosines {
-        unit: &unit,
-        n,
-        dim,
-        gram: store.then(|| gram(&unit, n, dim)),
-        offsets: (0..n).map(|i| i * dim).collect(),
-        tile: Vec::new(),
-    };
-    let mut worth = match gain {
-        Gain::Mmr { importance, lam } => scaled_importance(importance, lam),
-        _ if n == 1 => vec![0.0],
-        _ => cosines.nearest().iter().map(|c| 1.0 - c).collect(),
+    let mut worth = if let Gain::Mmr { importance, lam } = gain {
+        scaled_importance(importance, lam)
+    } else {
+        let mut first = vec![0.0; n];
+        first[loneliest(&unit, n, dim)] = 1.0;
+        first
     };
     let base = worth.clone();
+    let mut cosines = Cosines::new(&unit, n, dim);
     let (mut nearest, mut total) = (vec![f32::NEG_INFINITY; n], vec![0.0; n]);
     let (mut row, mut free) = (vec![0.0; n], vec![true; n]);
     for slot in out.iter_mut() {
@@ -165,7 +221,7 @@ pub fn greedy_select<T: Float>(x: View<T, 2>, gain: Gain, out: &mut [i32]) -> Re
         let best = best.unwrap_or(0); // one is free: out is no longer than n
         *slot = best as i32;
         free[best] = false;
-        cosines.row(best, &mut row);
+        cosines.row(best, &worth, &free, &mut row);
         for i in 0..n {
             nearest[i] = nearest[i].max(row[i]);
             total[i] += 1.0 - row[i];
@@ -190,12 +246,38 @@ fn scaled_importance(importance: &[f32], lam: f32) -> Vec<f32> {
 /// Which row each row goes into, itself if it stays.
 pub type Into = Vec<u32>;
 
-/// The `r` sources most similar to a target go into it (ties by lowest row): each row's destination.
-fn match_rows(unit: &[f32], dim: usize, sources: &[usize], targets: &[usize], r: usize) -> Into {
-    let n = unit.len() / dim.max(1);
+/// How many sources go.
+#[derive(Clone, Copy, Debug)]
+pub enum Many {
+    /// This many.
+    Count(usize),
+    /// All with a greater cosine.
+    Above(f32),
+}
+
+/// The sources most similar to a target go into it (ties by lowest row): each row's destination.
+fn match_rows(unit: &[f32], n: usize, sources: &[usize], targets: &[usize], many: Many) -> Into {
+    let dim = unit.len() / n.max(1);
     let mut into: Into = (0..n as u32).collect();
+    let best = best_targets(unit, dim, sources, targets);
+    let mut order: Vec<(u64, usize)> = best.iter().enumerate().map(|(i, (c, _))| (rank(*c, i), i)).collect();
+    order.sort_unstable_by(|a, b| b.cmp(a));
+    for (place, (_, i)) in order.into_iter().enumerate() {
+        let (cosine, target) = best[i];
+        if match many {
+            Many::Count(r) => place < r,
+            Many::Above(threshold) => cosine > threshold,
+        } {
+            into[sources[i]] = targets[target] as u32;
+        }
+    }
+    into
+}
+
+/// Of each source its most similar target and their cosine; none if there are no targets.
+fn best_targets(unit: &[f32], dim: usize, sources: &[usize], targets: &[usize]) -> Vec<(f32, usize)> {
     if targets.is_empty() {
-        return into;
+        return Vec::new();
     }
     let offsets: Vec<usize> = targets.iter().map(|t| t * dim).collect();
     let mut best = vec![(0.0, 0usize); sources.len()];
@@ -217,20 +299,24 @@ fn match_rows(unit: &[f32], dim: usize, sources: &[usize], targets: &[usize], r:
             }
         }
     });
-    let mut order: Vec<(u64, usize)> = best.iter().enumerate().map(|(i, (c, _))| (rank(*c, i), i)).collect();
-    order.sort_unstable_by(|a, b| b.cmp(a));
-    for (_, i) in order.into_iter().take(r) {
-        into[sources[i]] = targets[best[i].1] as u32;
-    }
-    into
+    best
 }
 
-/// ToMe: rows at even distance from `protect` propose to those at odd distance; earlier rows take no part.
-pub fn tome_match<T: Float>(metric: View<T, 2>, r: usize, protect: usize) -> Into {
+/// ToMe: rows at even distance from `protect` propose to those at odd distance; earlier rows take no part. With a threshold in
+/// place of a count it is DyMU's merge.
+pub fn tome_match<T: Float>(metric: View<T, 2>, many: Many, protect: usize) -> Into {
+    let n = metric.shape[0];
+    let sources: Vec<usize> = (protect..n).step_by(2).collect();
+    let targets: Vec<usize> = (protect + 1..n).step_by(2).collect();
+    match_rows(&normalised(metric), n, &sources, &targets, many)
+}
+
+/// The cosine of each of ToMe's edges, one per source.
+pub fn tome_edges<T: Float>(metric: View<T, 2>, protect: usize) -> Vec<f32> {
     let [n, dim] = metric.shape;
     let sources: Vec<usize> = (protect..n).step_by(2).collect();
     let targets: Vec<usize> = (protect + 1..n).step_by(2).collect();
-    match_rows(&normalised(metric), dim, &sources, &targets, r)
+    best_targets(&normalised(metric), dim, &sources, &targets).into_iter().map(|(c, _)| c).collect()
 }
 
 /// PiToMe: the `2 r` rows of greatest energy, dealt alternately to sources and targets.
@@ -259,7 +345,7 @@ pub fn pitome_match<T: Float>(metric: View<T, 2>, r: usize, margin: f32, protect
     let mut targets: Vec<usize> = order[..2 * r].iter().skip(1).step_by(2).map(|i| protect + i).collect();
     sources.sort_unstable();
     targets.sort_unstable();
-    match_rows(&unit, dim, &sources, &targets, r)
+    match_rows(&unit, n, &sources, &targets, Many::Count(r))
 }
 
 /// Rows that stay, their sizes, and the new row of each old one.

@@ -6,10 +6,11 @@
 
 use super::array::{each_float, Floats, View};
 use super::bitmask::{compact, nth_allowed, MaskRows};
-use super::blocks::{maxima, widened, Blocks, BLOCK};
+use super::blocks::{maxima, widen_all, widened, Blocks, BLOCK};
 use super::exp2::{exp2_lanes, mass, to_mass, FLOOR, LOG2_E, MASS_BITS};
 use super::floats::{key_value, Float};
 use super::lanes::{dispatch, Lanes, WIDTH};
+use super::penalties::{penalise, History, Penalties};
 use super::random::{below, bits64};
 use super::selection::{self, position_of, rank};
 use super::threads;
@@ -32,6 +33,8 @@ pub struct Law {
     pub stream: u32,
     /// See `seed`.
     pub step: u64,
+    /// On the tokens of the history.
+    pub penalties: Penalties,
 }
 
 /// A token and the natural logarithm of its probability; -1 and -inf where no token is live.
@@ -45,9 +48,18 @@ pub fn sample(
     shape: [usize; 2],
     row_stride: usize,
     masks: Option<&MaskRows>,
+    history: Option<&History>,
     laws: &[Law],
 ) -> Result<Vec<Draw>, ShapeError> {
     let [batch, vocab_size] = shape;
+    let lists = history.into_iter().flat_map(|h| [h.prompt, h.output]).flatten();
+    if let Some(list) = lists.into_iter().find(|list| list.shape[0] != batch) {
+        return Err(ShapeError {
+            name: "prompt_ids or output_ids".to_owned(),
+            expected: format!("int32 [{batch}, any]"),
+            got: format!("{:?}", list.shape),
+        });
+    }
     if laws.len() != batch || vocab_size > i32::MAX as usize {
         return Err(ShapeError {
             name: "logits".to_owned(),
@@ -60,6 +72,10 @@ pub fn sample(
         let view = View::new("logits", data, shape, [row_stride, 1])?;
         threads::each_chunk(batch * vocab_size * 4, &mut draws, 1, Scratch::default, |scratch, b, draw| {
             let mask = masks.and_then(|m| m.row(b));
+            scratch.seen.clear();
+            if let Some(history) = history {
+                history.count(b, vocab_size, &mut scratch.seen);
+            }
             draw[0] = sample_row(view.row([b, 0]), mask, &laws[b], scratch);
         });
     });
@@ -70,6 +86,7 @@ pub fn sample(
 #[derive(Default)]
 struct Scratch {
     row: Vec<f32>,
+    seen: Vec<(u32, u32)>,
     selection: selection::Scratch,
     sums: Vec<u64>,
     histogram: Vec<u64>,
@@ -78,12 +95,16 @@ struct Scratch {
 
 fn sample_row<T: Float>(logits: &[T], mask: Option<&[i32]>, law: &Law, scratch: &mut Scratch) -> Draw {
     let mut buffer = std::mem::take(&mut scratch.row);
-    let row = match mask {
-        Some(mask) => {
-            compact(logits, mask, &mut buffer);
-            &buffer
-        }
-        None => widened(logits, &mut buffer),
+    let row = if let Some(mask) = mask {
+        compact(logits, mask, &mut buffer);
+        penalise(&mut buffer, Some(mask), logits.len(), &scratch.seen, &law.penalties);
+        &buffer
+    } else if scratch.seen.is_empty() {
+        widened(logits, &mut buffer)
+    } else {
+        widen_all(logits, &mut buffer);
+        penalise(&mut buffer, None, logits.len(), &scratch.seen, &law.penalties);
+        &buffer
     };
     let drawn = draw(row, law, logits.len(), scratch);
     scratch.row = buffer;
@@ -483,12 +504,14 @@ mod tests {
     use super::*;
 
     fn law() -> Law {
-        Law { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7, stream: 0, step: 0 }
+        let penalties = Penalties::OFF;
+        Law { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7, stream: 0, step: 0, penalties }
     }
 
     fn one(logits: &[f32], mask: Option<&[i32]>, law: Law) -> Draw {
         let masks = mask.map(|m| MaskRows::new(m, None, 1, logits.len()).expect("fits"));
-        sample(Floats::F32(logits), [1, logits.len()], logits.len(), masks.as_ref(), &[law]).expect("fits")[0]
+        let shape = [1, logits.len()];
+        sample(Floats::F32(logits), shape, logits.len(), masks.as_ref(), None, &[law]).expect("fits")[0]
     }
 
     #[test]

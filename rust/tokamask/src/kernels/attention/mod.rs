@@ -6,12 +6,16 @@
 //! joined by [`merge`].
 
 mod decode;
+mod hybrid;
 mod merge;
+mod prefill;
 pub(crate) mod tile;
 mod tree;
 
 pub use decode::{decode, sparse_decode, Selected};
+pub use hybrid::{hybrid_attention, Routed};
 pub use merge::merge_states;
+pub use prefill::{block_sparse_prefill, selected_prefill, BlockRows};
 pub use tree::{tree_decode, Tree};
 
 use super::array::View;

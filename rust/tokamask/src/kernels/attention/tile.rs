@@ -95,11 +95,39 @@ pub struct Scratch {
     weights: Vec<f32>,
     fade: Vec<f32>,
     packed: Vec<f32>,
+    /// Tokens that each query row sees; all if it is empty.
+    seen: Vec<usize>,
 }
 
 /// Feeds up to [`TILE`] tokens to the states of all heads (`states`: `[heads, state_len]`). `next` are the tokens of the
 /// coming step.
 pub fn absorb<T: Float>(
+    queries: &[f32],
+    rows: Rows<T>,
+    next: Rows<T>,
+    states: &mut [f32],
+    sizes: Sizes,
+    scratch: &mut Scratch,
+) {
+    scratch.seen.clear();
+    absorb_rows(queries, rows, next, states, sizes, scratch);
+}
+
+/// The same, where query row `r` sees only the first `seen[r]` of the tokens.
+pub fn absorb_seen<T: Float>(
+    queries: &[f32],
+    rows: Rows<T>,
+    seen: impl Iterator<Item = usize>,
+    states: &mut [f32],
+    sizes: Sizes,
+    scratch: &mut Scratch,
+) {
+    scratch.seen.clear();
+    scratch.seen.extend(seen);
+    absorb_rows(queries, rows, rows, states, sizes, scratch);
+}
+
+fn absorb_rows<T: Float>(
     queries: &[f32],
     rows: Rows<T>,
     next: Rows<T>,
@@ -150,7 +178,7 @@ unsafe fn step_kernel<L: Lanes, T: Float>(
     sizes: Sizes,
     scratch: &mut Scratch,
 ) {
-    let Scratch { weights, fade, packed } = scratch;
+    let Scratch { weights, fade, packed, seen } = scratch;
     // SAFETY: the caller's promise; the packed rows are laid out just here.
     unsafe {
         if sizes.heads == 1 && sizes.rows > BLOCK {
@@ -172,9 +200,10 @@ unsafe fn step_kernel<L: Lanes, T: Float>(
                 key_stride: 0,
                 value_stride: 0,
             };
-            phases::<L, f32, false>(queries, &rows, &Ahead::none(), states, sizes, weights, fade);
+            phases::<L, f32, false>(queries, &rows, &Ahead::none(), states, sizes, seen, weights, fade);
         } else {
-            phases::<L, T, true>(queries, &rows, &Ahead::of(&rows, &next, sizes), states, sizes, weights, fade);
+            let ahead = Ahead::of(&rows, &next, sizes);
+            phases::<L, T, true>(queries, &rows, &ahead, states, sizes, seen, weights, fade);
         }
     }
 }
@@ -260,12 +289,14 @@ unsafe fn dots_kernel<L: Lanes, T: Float>(
 
 /// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
     queries: &[f32],
     rows: &Rows<T>,
     ahead: &Ahead<T>,
     states: &mut [f32],
     sizes: Sizes,
+    seen: &[usize],
     weights: &mut [f32],
     fade: &mut [f32],
 ) {
@@ -296,6 +327,7 @@ unsafe fn phases<L: Lanes, T: Float, const AHEAD: bool>(
             for row in 0..sizes.rows {
                 let at = head * sizes.rows + row;
                 let weights = &mut weights[at * TILE..][..TILE];
+                let n = seen.get(at).map_or(n, |seen| n.min(*seen));
                 fade[at] = weigh::<L>(weights, n, &mut state.best[row], &mut state.total[row]);
             }
         }
