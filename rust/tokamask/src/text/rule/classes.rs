@@ -86,12 +86,18 @@ impl Classes {
         self.members[set].get(class).copied().unwrap_or(false)
     }
 
-    /// True if no character beyond ASCII is of the class.
-    pub fn only_ascii(&self, class: usize) -> bool {
-        (2..self.blocks.len()).all(|block| {
-            let block = usize::from(self.blocks[block]) << 6;
-            !self.table[block..block + 64].contains(&(class as u8))
-        })
+    /// By class: some character beyond ASCII is of it.
+    pub fn beyond_ascii(&self) -> Vec<bool> {
+        let (mut beyond, mut seen) = (vec![false; self.count], vec![false; self.table.len() / 64]);
+        for &block in &self.blocks[2..] {
+            let block = usize::from(block);
+            if !std::mem::replace(&mut seen[block], true) {
+                for &class in &self.table[block << 6..(block + 1) << 6] {
+                    beyond[usize::from(class)] = true;
+                }
+            }
+        }
+        beyond
     }
 
     /// Class and width of the character at `at`, which is the first byte of one.

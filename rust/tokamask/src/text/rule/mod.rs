@@ -9,13 +9,18 @@
 //! 3. [`dfa`]: one automaton over classes with leftmost-first priorities. A look at the next
 //!    character is part of a transition; longer look-ahead is one bit per position, computed by an
 //!    automaton that reads the text backwards.
-//! 4. [`windows`] and [`scan`]: where three neighbouring classes already decide whether a match
-//!    ends, 64 bytes are decided at once by bit operations; the automaton runs only in between.
+//! 4. [`letters`], [`windows`], [`groups`] and [`scan`]: where three neighbouring characters already
+//!    decide whether a match ends, many are decided at once by vectors; the automaton runs only in
+//!    between.
 
 pub mod classes;
 pub mod dfa;
+pub mod groups;
+pub mod letters;
 pub mod scan;
 pub mod syntax;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 pub mod windows;
 
 use classes::Classes;
