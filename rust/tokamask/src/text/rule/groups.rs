@@ -223,6 +223,8 @@ fn grow(allowed: &Rows, sides: [u16; 3], axis: usize) -> u16 {
             let fits = |&at: &usize| bits(sides[0]).all(|left| sides[2] & !allowed[left][at] == 0);
             (0..GROUPS).filter(fits).fold(0, |side, at| side | 1 << at)
         }
-        _ => bits(sides[0]).flat_map(|left| bits(sides[1]).map(move |at| allowed[left][at])).fold(!0, |a, b| a & b),
+        _ => bits(sides[0])
+            .flat_map(|left| bits(sides[1]).map(move |at| allowed[left][at]))
+            .fold(!0, |a, b| a & b),
     }
 }

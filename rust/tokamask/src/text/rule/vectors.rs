@@ -160,7 +160,8 @@ fn patch(
             if windows.counted_wide[class] || windows.white_wide[class] {
                 let (before, after) = (raw.0[BEFORE + at - 1], raw.0[BEFORE + at + width]);
                 legal &= !(windows.counted_wide[class] && after == counted);
-                legal &= !(windows.white_wide[class] && windows.lines[usize::from(before) % GROUPS] & 0x80 != 0);
+                legal &=
+                    !(windows.white_wide[class] && windows.lines[usize::from(before) % GROUPS] & 0x80 != 0);
             }
             done = (at + width) as u32;
             wide &= (!0u64).checked_shl(first + width as u32).unwrap_or(0);
@@ -315,7 +316,11 @@ fn count(counted: &Bits, most: u32, marks: &mut Marks) {
         marks.ends[word] |= all & before;
         place = (here >> 63 != 0).then(|| {
             let since = all.leading_zeros();
-            if since < most { since } else { (place.unwrap_or(0) + 64) % most }
+            if since < most {
+                since
+            } else {
+                (place.unwrap_or(0) + 64) % most
+            }
         });
     }
 }

@@ -266,7 +266,8 @@ impl Decided {
         before.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut kinds: Vec<(f64, Vec<u16>, Vec<usize>)> = Vec::new();
         for (weight, class, states) in before.into_iter().filter(|(_, _, states)| !states.is_empty()) {
-            let shares = |kind: &(f64, Vec<u16>, Vec<usize>)| kind.1.iter().any(|state| states.contains(state));
+            let shares =
+                |kind: &(f64, Vec<u16>, Vec<usize>)| kind.1.iter().any(|state| states.contains(state));
             let hits: Vec<usize> = (0..kinds.len()).filter(|&kind| shares(&kinds[kind])).collect();
             match hits[..] {
                 [] => kinds.push((weight, states, vec![class])),
