@@ -53,7 +53,8 @@ def absent() -> dict[str, list[str]]:
 
 
 ORDER = (
-    *("encode", "encode_array", "encode_batch", "decode", "train", "compile_grammar", "mask"),
+    *("encode", "encode_array", "encode_batch", "superword", "latency", "load", "adversarial", "decode"),
+    *("train", "compile_grammar", "mask"),
     *("apply_bitmask", "sample", "top_k", "attention", "draft", "generate"),
 )
 

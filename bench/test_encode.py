@@ -19,6 +19,8 @@ CASES = [
 @pytest.mark.parametrize("state", ["cold", "fresh", "repeat"])
 @pytest.mark.parametrize(("vocabulary", "part"), CASES)
 def test_encode(measure, contestant, vocabulary, part, state, turn):
+    if not contestant.takes(vocabulary):
+        pytest.skip("it does not read this vocabulary")
     if state == "cold" and turn > 1:
         pytest.skip("loading takes long: the cold state has two turns")
     files = vocabularies.load(vocabulary)

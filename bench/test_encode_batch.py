@@ -10,6 +10,8 @@ from bench.rivals import contestants, prepared
 @pytest.mark.parametrize("part", ["english", "multilingual", "code"])
 def test_encode_batch(measure, contestant, part, turn):
     name = vocabularies.names()[0]
+    if not contestant.takes(name):
+        pytest.skip("it does not read this vocabulary")
     encode = warmed(contestant, name, part)
     documents = texts.documents(part, turn)
     measure(

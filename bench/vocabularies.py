@@ -61,6 +61,11 @@ def names() -> list[str]:
     return ["o200k", "smollm2"] if unpacked("tiktoken_cache.tar.xz") else ["smollm2"]
 
 
+def others() -> list[str]:
+    """Vocabularies of special kinds that this machine has."""
+    return ["superbpe"] if unpacked("superbpe_vocabs.tar.xz") else []
+
+
 def for_masks() -> list[str]:
     """The vocabularies that masks are measured on: Llama 3's where the package llama-models is installed."""
     widest = ["llama3"] if importlib.util.find_spec("llama_models") else names()[:1]
@@ -70,7 +75,7 @@ def for_masks() -> list[str]:
 @functools.cache
 def load(name: str) -> Files:
     """The vocabulary of this name."""
-    return {"smollm2": _smollm2, "o200k": _o200k, "llama3": _llama3}[name]()
+    return {"smollm2": _smollm2, "o200k": _o200k, "llama3": _llama3, "superbpe": _superbpe}[name]()
 
 
 def model_file() -> pathlib.Path:
@@ -119,6 +124,15 @@ def _o200k() -> Files:
     path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     special = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
     return _from_ranks("o200k", path, O200K_PATTERN, special, "<|endoftext|>", 200019)
+
+
+def _superbpe() -> Files:
+    """SuperBPE t180k: tokens cross words, only digits are split."""
+    folder = unpacked("superbpe_vocabs.tar.xz")
+    if folder is None:
+        raise FileNotFoundError("the SuperBPE vocabularies of the large data")
+    path = next(p for p in folder.rglob("tokenizer.json") if "t180" in str(p).lower())
+    return Files("superbpe", r"\p{N}+", {}, "", 200_005, {}, path)
 
 
 def _llama3() -> Files:

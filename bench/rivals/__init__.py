@@ -14,7 +14,7 @@ from importlib import metadata
 import pytest
 
 MODULES = (
-    *("tokamask", "tiktoken", "tokenizers", "gigabpe", "llguidance", "xgrammar"),
+    *("tokamask", "tiktoken", "tokenizers", "gigatoken", "fastokens", "gigabpe", "llguidance", "xgrammar"),
     *("numpy", "torch", "transformers"),
 )
 
@@ -28,6 +28,10 @@ class Rival:
     """Modules that the adapter imports."""
     uses_logits = False
     """Whether its drafts use the model's runners-up."""
+
+    def takes(self, vocabulary: str) -> bool:
+        """Whether it reads the vocabulary at all."""
+        return True
 
     @functools.cached_property
     def version(self) -> str | None:

@@ -30,6 +30,8 @@ class Tiktoken(Rival):
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return lambda texts: encode(texts, num_threads=threads)
 
+    adversarial = encode_array
+
     def decode(self, files):
         return self._encoding(files).decode
 

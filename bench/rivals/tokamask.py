@@ -52,6 +52,26 @@ class Tokamask(Rival):
     def decode(self, files):
         return self._tokenizer(files).decode
 
+    def load(self, files):
+        import tokamask as tm
+
+        return lambda: tm.Tokenizer.from_file(files.tokenizer_json)
+
+    def load_compiled(self, files):
+        import tokamask as tm
+        from bench.data import cached
+
+        tokenizer = tm.Tokenizer.from_file(files.tokenizer_json)
+        path = cached(f"{files.name}-{tm.__version__}.tokamask", tokenizer.save)
+        return lambda: tm.Tokenizer.from_file(path)
+
+    def superword(self, files):
+        import tokamask as tm
+
+        return tm.Tokenizer.from_file(files.tokenizer_json).encode
+
+    latency = adversarial = encode_array
+
     def train(self, vocab_size):
         import tokamask as tm
 

@@ -24,6 +24,11 @@ class Tokenizers(Rival):
         encode = self._tokenizer(files).encode_batch_fast
         return lambda texts: [row.ids for row in encode(texts, add_special_tokens=False)]
 
+    adversarial = superword = encode
+
+    def load(self, files):
+        return lambda: self._tokenizer(files)
+
     def decode(self, files):
         decode = self._tokenizer(files).decode
         return lambda ids: decode(ids, skip_special_tokens=False)
