@@ -34,6 +34,7 @@ pub enum Decision {
 
 impl Decision {
     /// What is known if it is one window or the other.
+    #[must_use]
     pub fn join(self, other: Self) -> Self {
         match (self, other) {
             (Self::Never, decision) | (decision, Self::Never) => decision,
@@ -223,7 +224,7 @@ impl Decided {
         let beyond = classes.beyond_ascii();
         let count = self.table.count;
         let mut found = Vec::new();
-        for class in 0..classes.count {
+        for (class, &beyond) in beyond.iter().enumerate() {
             let own: Vec<usize> = (0..count).filter(|&letter| self.letters[letter].class == class).collect();
             let marked = |&letter: &usize| self.letters[letter].mark != Mark::Plain;
             let mut open = 0.0;
@@ -240,7 +241,7 @@ impl Decided {
                 continue;
             }
             let ascii = classes.ascii.iter().any(|&other| usize::from(other) == class);
-            let inherits = beyond[class] && !ascii;
+            let inherits = beyond && !ascii;
             let (after, first) = self.kinds(classes, &own, inherits);
             if after.contains(&Mark::Kind(0)) && after.contains(&Mark::Kind(1)) {
                 found.push((open, Refined { class, after, first, inherits }));
@@ -565,7 +566,9 @@ fn raw(classes: &Classes, features: &Features, group: impl Fn(Letter) -> Option<
         let ascii: Vec<usize> = (0..128).filter(|&byte| usize::from(classes.ascii[byte]) == class).collect();
         if !ascii.is_empty() {
             let raw = add(&mut windows, class, false)?;
-            ascii.into_iter().for_each(|byte| windows.ascii[byte] = raw);
+            for byte in ascii {
+                windows.ascii[byte] = raw;
+            }
         }
     }
     for (class, &beyond) in classes.beyond_ascii().iter().enumerate() {
