@@ -13,10 +13,11 @@ CORE = ROOT / "rust" / "tokamask" / "src"
 PACKAGE = ROOT / "python" / "tokamask"
 
 # What each module of the core may use besides itself.
-GROUND = {"ids", "error"}
+GROUND = {"ids", "error", "random"}
 RUST_LAYERS = {
     "ids": set(),
     "error": {"ids"},
+    "random": set(),
     "vocabulary": GROUND,
     "text": GROUND | {"vocabulary"},
     "bpe": GROUND | {"vocabulary", "text"},

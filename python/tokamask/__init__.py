@@ -1,11 +1,9 @@
-"""tokamask: the token-level half of LLM inference.
-
-Tokenizers, grammar masks, lookahead drafts and the array kernels around them.
-"""
+"""tokamask: tokenizers, grammar masks, lookahead drafts and the array kernels around them."""
 
 from tokamask import attention, errors, metrics, sampling, selection, train
 from tokamask._core import CompiledGrammar, Drafter, DraftSession, Matcher, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
+from tokamask.encoding import Encoding
 from tokamask.grammar import Grammar, Limits, compile
 from tokamask.matcher import allocate_bitmask, fill_bitmasks
 from tokamask.ragged import Ragged
@@ -17,6 +15,7 @@ __all__ = [
     "DraftSession",
     "DraftTree",
     "Drafter",
+    "Encoding",
     "Grammar",
     "Limits",
     "Matcher",

@@ -3,6 +3,7 @@
 // Doc comments here become Python docstrings, which are not Markdown.
 #![allow(clippy::doc_markdown)]
 
+mod appender;
 #[allow(dead_code)] // the first array arguments come with the tokenizer
 mod arrays;
 mod build_info;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 /// The compiled half of tokamask. Import the public names from `tokamask` instead.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::appender::Appender;
     #[pymodule_export]
     use crate::build_info::build_info;
     #[pymodule_export]

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use numpy::PyArrayMethods;
 use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyType};
 use tokamask::formats::{compiled, tiktoken, tokenizer_json_write};
 use tokamask::text::added::Allowed;
+use tokamask::tokenizer::sample::Law;
+use tokamask::tokenizer::segment::Method;
 
+use crate::appender::Appender;
 use crate::arrays::to_numpy;
 use crate::errors::Result;
 use crate::vocabulary::Vocabulary;
@@ -70,6 +75,10 @@ pub fn allowed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Allowed> {
     }
     let names = value.try_iter()?.map(|name| name?.extract()).collect::<PyResult<Vec<String>>>()?;
     Ok(if names.is_empty() { Allowed::None } else { Allowed::Some(names) })
+}
+
+fn unknown_method(method: &str, known: &str) -> PyErr {
+    PyValueError::new_err(format!("method: expected one of {known}; got {method:?}"))
 }
 
 /// Ids from a uint32 array without a copy, or from any sequence of ints.
@@ -151,6 +160,27 @@ impl Tokenizer {
             Ok(Py::new(py, Self::from(core))?)
         };
         BUILT.get_or_try_init(py, build).map(|built| built.clone_ref(py))
+    }
+
+    /// The tokenizer of a model: of a folder with its files, or of a name on the hub.
+    ///
+    /// The hub is asked only if ``huggingface_hub`` is installed; ``revision`` and ``token`` are for it.
+    ///
+    /// Raises
+    /// ------
+    /// VocabularyError
+    ///     Nothing is there, or it cannot be fetched offline.
+    #[classmethod]
+    #[pyo3(signature = (name_or_dir, *, revision=None, token=None))]
+    fn from_pretrained(
+        class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        name_or_dir: &Bound<'_, PyAny>,
+        revision: Option<&str>,
+        token: Option<&str>,
+    ) -> Result<Self> {
+        let find = py.import("tokamask.pretrained")?.getattr("find")?;
+        Self::from_file(class, py, &find.call1((name_or_dir, revision, token))?)
     }
 
     /// tiktoken's kind of tokenizer.
@@ -251,6 +281,166 @@ impl Tokenizer {
     ) -> Result<usize> {
         let allowed = allowed(allowed_special)?;
         Ok(py.detach(|| self.inner.count(text, add_special_tokens, &allowed))?)
+    }
+
+    /// The number of ids of each text, on all cores, as int64 [batch].
+    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None))]
+    fn count_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'_, PyAny>,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Bound<'py, PyArray1<i64>>> {
+        let allowed = allowed(allowed_special)?;
+        let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
+        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+        Ok(to_numpy(py, py.detach(|| self.inner.count_batch(&texts, add_special_tokens, &allowed))?))
+    }
+
+    /// The longest prefix of ``text`` that fits: ``(end, count)`` with ``count == tok.count(text[:end]) <= max_tokens``.
+    ///
+    /// It ends where a token of the text ends. Only as much of the text is encoded as is needed.
+    ///
+    /// Raises
+    /// ------
+    /// UnsupportedComponentError
+    ///     A normalizer changes the text, so that its tokens have no places in it.
+    fn fit(&self, py: Python<'_>, text: &str, max_tokens: usize) -> Result<(usize, usize)> {
+        let (end, count) = py.detach(|| self.inner.fit(text, max_tokens))?;
+        Ok((text[..end].chars().count(), count))
+    }
+
+    /// The ids of ``text`` and where they come from, as a :class:`tokamask.Encoding`.
+    ///
+    /// Raises
+    /// ------
+    /// UnsupportedComponentError
+    ///     A normalizer changes the text: use ``tokamask.compat.tokenizers``, which follows it step by step.
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    fn encode_with_offsets<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Bound<'py, PyAny>> {
+        let allowed = allowed(allowed_special)?;
+        let spans = py.detach(|| self.inner.encode_spans(text, add_special_tokens, &allowed))?;
+        let pairs = |pairs: Vec<[u32; 2]>| to_numpy(py, pairs.concat()).reshape([pairs.len(), 2]);
+        let encoding = py.import("tokamask.encoding")?.getattr("Encoding")?;
+        let (chars, bytes) = (pairs(spans.chars)?, pairs(spans.bytes)?);
+        Ok(encoding.call1((to_numpy(py, spans.ids), chars, bytes, to_numpy(py, spans.words)))?)
+    }
+
+    /// A text that grows and keeps its ids: :class:`tokamask.Appender`.
+    fn appender(&self) -> Appender {
+        Appender(tokamask::tokenizer::appender::Appender::new(Arc::clone(&self.inner)))
+    }
+
+    /// The ids of ``text`` as uint32 [n] without merges: tokens are chosen by length or number, within pretokens.
+    ///
+    /// Parameters
+    /// ----------
+    /// text : str
+    /// method : "greedy_left", "greedy_right", "fewest" or "longest"
+    ///     The longest token from the left or from the right, again and again; as few tokens as possible (the longest
+    ///     last one of equals); or the longest anywhere, then both sides. ``reference.segmentation`` defines them.
+    ///
+    /// Notes
+    /// -----
+    /// A model has rarely seen such ids. Superword vocabularies need up to 13 % more of them with ``greedy_left``.
+    #[pyo3(signature = (text, *, method))]
+    fn encode_by<'py>(&self, py: Python<'py>, text: &str, method: &str) -> Result<Bound<'py, PyArray1<u32>>> {
+        let method = match method {
+            "greedy_left" => Method::GreedyLeft,
+            "greedy_right" => Method::GreedyRight,
+            "fewest" => Method::Fewest,
+            "longest" => Method::Longest,
+            _ => return Err(unknown_method(method, "greedy_left, greedy_right, fewest, longest").into()),
+        };
+        Ok(to_numpy(py, py.detach(|| self.inner.encode_by(text, method))?))
+    }
+
+    /// A random segmentation of ``text`` as uint32 [n]; the same seed gives the same ids.
+    ///
+    /// Parameters
+    /// ----------
+    /// text : str
+    /// method : "stochastok", "dropout" or "uniform"
+    ///     Split tokens of the usual encoding in two, ``p`` attempts a token (StochasTok); leave out each merge with
+    ///     probability ``p`` at each step (BPE-dropout); or draw among all ways to write each pretoken.
+    /// p : float
+    ///     From 0 (the usual encoding) to 1; not used by "uniform".
+    /// seed : int
+    #[pyo3(signature = (text, *, method, seed, p=0.1))]
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        method: &str,
+        seed: u64,
+        p: f64,
+    ) -> Result<Bound<'py, PyArray1<u32>>> {
+        if !(0.0..=1.0).contains(&p) {
+            return Err(PyValueError::new_err(format!("p: expected 0 to 1, got {p}")).into());
+        }
+        let law = match method {
+            "stochastok" => Law::Stochastok(p),
+            "dropout" => Law::Dropout(p),
+            "uniform" => Law::Uniform,
+            _ => return Err(unknown_method(method, "stochastok, dropout, uniform").into()),
+        };
+        Ok(to_numpy(py, py.detach(|| self.inner.sample(text, law, seed))?))
+    }
+
+    /// True if ``ids`` are what ``encode`` gives for the text they spell; special tokens stand for themselves.
+    fn is_canonical(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> Result<bool> {
+        Ok(self.first_noncanonical(py, ids)?.is_none())
+    }
+
+    /// The first place at which ``ids`` differ from the encoding of what they spell, or None.
+    fn first_noncanonical(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> Result<Option<usize>> {
+        Ok(with_ids(ids, |ids| py.detach(|| self.inner.first_noncanonical(ids)))??)
+    }
+
+    /// All encodings that begin with the bytes ``prefix`` and would not without their last id, sorted.
+    ///
+    /// These are the sequences ``t`` with ``encode(decode(t)) == t``: the probability that a text goes on with
+    /// ``prefix`` is the sum of theirs.
+    fn cover_encodings(&self, py: Python<'_>, prefix: &[u8]) -> Result<Vec<Vec<u32>>> {
+        Ok(py.detach(|| self.inner.cover_encodings(prefix))?)
+    }
+
+    /// ``(kept_ids, pending_bytes)``: the ids of a prompt that stay whatever is written after it, and the bytes of the
+    /// others, which the continuation has to begin with.
+    fn heal<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> Result<(Vec<u32>, Bound<'py, PyBytes>)> {
+        let heal = |ids: &[u32]| Ok((self.inner.heal(ids)?, ids.to_vec()));
+        let ((kept, pending), mut ids): ((usize, Vec<u8>), Vec<u32>) =
+            with_ids(ids, |ids| py.detach(|| heal(ids)))?.map_err(|error: tokamask::error::Error| error)?;
+        ids.truncate(kept);
+        Ok((ids, PyBytes::new(py, &pending)))
+    }
+
+    /// Log mass by next byte, float64 [257], of the tokens that spell ``pending`` and more; entry 256 is the end.
+    ///
+    /// One next-token law only: mass of tokens that spell no more than ``pending`` is left out, so nothing is
+    /// normalised. :func:`tokamask.healing.next_byte_law` sums over all cover encodings and is exact.
+    ///
+    /// Parameters
+    /// ----------
+    /// token_logprobs : float32 [vocab_size or more]
+    /// pending : bytes
+    #[pyo3(signature = (token_logprobs, pending=None))]
+    fn next_byte_logprobs<'py>(
+        &self,
+        py: Python<'py>,
+        token_logprobs: PyReadonlyArray1<'_, f32>,
+        pending: Option<&[u8]>,
+    ) -> Result<Bound<'py, PyArray1<f64>>> {
+        let logprobs = token_logprobs.as_array().to_vec();
+        let pending = pending.unwrap_or_default();
+        Ok(to_numpy(py, py.detach(|| self.inner.next_byte_logprobs(&logprobs, pending))?))
     }
 
     /// The text that ``ids`` (list[int] or uint32 [n]) spell; bytes that are not UTF-8 become U+FFFD.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokamask::draft::{Drafter, Settings};
 use tokamask::grammar::json_schema::{self, Options};
 use tokamask::kernels::array::Floats;
-use tokamask::kernels::random::bits64;
 use tokamask::kernels::selection::top_k;
 use tokamask::mask::{CompiledGrammar, Limits};
+use tokamask::random::bits64;
 use tokamask::text::added::Allowed;
 use tokamask::tokenizer::Tokenizer;
 

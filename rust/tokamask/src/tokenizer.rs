@@ -1,6 +1,11 @@
 //! The tokenizer: text to ids and back.
 
+pub mod appender;
+pub mod cover;
+pub mod offsets;
 pub mod prefixes;
+pub mod sample;
+pub mod segment;
 pub mod unstable;
 
 use std::sync::{Arc, OnceLock};
@@ -14,6 +19,7 @@ use crate::formats::{self, Definition, Settings};
 use crate::ids::TokenId;
 use crate::text::added::{AddedTokens, Allowed, Part};
 use crate::text::pretokenizer::PreTokenizer;
+use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
 
 /// An immutable tokenizer; cheap to share between threads.
@@ -28,6 +34,7 @@ pub struct Tokenizer {
     encoder: Encoder,
     /// Made when first asked for.
     prefixes: OnceLock<prefixes::Prefixes>,
+    trie: OnceLock<TokenTrie>,
 }
 
 impl Tokenizer {
@@ -71,6 +78,7 @@ impl Tokenizer {
             pretokenizer: PreTokenizer::new(&settings.steps)?,
             encoder,
             prefixes: OnceLock::new(),
+            trie: OnceLock::new(),
             definition,
         })
     }
@@ -219,6 +227,17 @@ impl Tokenizer {
         let mut count = Count::default();
         self.encode_into(text, add_special_tokens, allowed, &mut count)?;
         Ok(count.0)
+    }
+
+    /// The number of ids of each text.
+    pub fn count_batch(
+        &self,
+        texts: &[&str],
+        add_special_tokens: bool,
+        allowed: &Allowed,
+    ) -> Result<Vec<i64>, Error> {
+        let count = |text: &&str| Ok(self.count(text, add_special_tokens, allowed)? as i64);
+        texts.par_iter().with_min_len(8).map(count).collect()
     }
 
     /// The bytes that ids spell.

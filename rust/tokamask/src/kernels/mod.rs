@@ -26,7 +26,6 @@ pub mod lightning;
 pub mod penalties;
 pub mod press;
 pub mod quest;
-pub mod random;
 pub mod reduction;
 pub mod saliency;
 pub mod sampling;
@@ -35,3 +34,5 @@ mod threads;
 pub mod unmask;
 pub mod verify;
 pub mod votes;
+
+pub use crate::random;

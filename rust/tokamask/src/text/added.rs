@@ -105,6 +105,28 @@ impl AddedTokens {
         self.all.as_ref().is_some_and(|all| all.is_match(text))
     }
 
+    /// The stretch after the last added token for sure and before the first that more text could make, special
+    /// tokens aside; `None` if that cannot be told here.
+    pub fn settled(&self, text: &str) -> Option<(usize, usize)> {
+        let Some((plain, which)) = &self.plain else { return Some((0, text.len())) };
+        let longest = which.iter().map(|&i| self.texts[i].len()).max().unwrap_or(0);
+        if which.iter().map(|&i| &self.tokens[i]).any(|t| t.lstrip || t.rstrip || t.single_word) {
+            return None;
+        }
+        let (mut start, mut end) = (0, (text.len() + 1).saturating_sub(longest));
+        for hit in plain.find_iter(text) {
+            if hit.start() + longest > text.len() {
+                end = end.min(hit.start());
+                break;
+            }
+            start = hit.end();
+        }
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Some((start, end.max(start)))
+    }
+
     /// Calls `part` for each stretch of `text`, in order.
     pub fn parts<'a>(
         &self,

@@ -80,6 +80,22 @@ impl PreTokenizer {
         }
     }
 
+    /// A boundary of `text` (a prefix of more) before which the spans stay, whatever follows, and from which on the
+    /// text is cut as if it began there. The last that is easily known; 0 if none is.
+    pub fn settled(&self, text: &str) -> usize {
+        // Each step cuts the open end that the step before left: where it begins, and how far it surely goes.
+        let (mut start, mut end) = (0, text.len());
+        for (step, pattern) in &self.steps {
+            let joins = match step {
+                Step::Split { behavior, .. } => !matches!(behavior, Behavior::Isolated | Behavior::Removed),
+                _ => false,
+            };
+            let Some(rule) = pattern.rule().filter(|_| !joins) else { break };
+            end = rule.find_settled(&text.as_bytes()[..end], start, |_, to| start = to);
+        }
+        start
+    }
+
     /// Cuts `text`; `spans` receives byte ranges in order.
     pub fn split(&self, text: &str, spans: &mut Vec<(usize, usize)>) -> Result<(), Error> {
         spans.clear();

@@ -235,6 +235,24 @@ impl Automaton {
         (end != usize::MAX).then_some(end)
     }
 
+    /// The end of the match that starts at `start`, or `None` if text after the end could change it.
+    pub fn run_settled(&self, classes: &Classes, text: &[u8], start: usize) -> Option<Option<usize>> {
+        let (mut row, mut at, mut end) = (self.stride, start, None);
+        while at < text.len() {
+            let (class, width) = classes.at(text, at);
+            let entry = self.rows[row + usize::from(class)];
+            if entry & ROW_MATCHED != 0 {
+                end = Some(at);
+            }
+            row = (entry & !ROW_MATCHED) as usize;
+            if row == 0 {
+                return Some(end);
+            }
+            at += width;
+        }
+        None
+    }
+
     /// The same with look-ahead bits per byte.
     pub fn run_with_looks(
         &self,

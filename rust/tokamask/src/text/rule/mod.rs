@@ -70,6 +70,20 @@ impl Rule {
         }
     }
 
+    /// Calls `found` with the matches from `start` on that text after the end cannot change; returns
+    /// where the first match that it could change begins, or might begin.
+    pub fn find_settled(&self, text: &[u8], start: usize, mut found: impl FnMut(usize, usize)) -> usize {
+        let mut at = start;
+        while at < text.len() && self.looks.is_empty() {
+            let Some(end) = self.automaton.run_settled(&self.classes, text, at) else { break };
+            if let Some(end) = end {
+                found(at, end);
+            }
+            at = end.filter(|&end| end > at).unwrap_or(at + classes::width(text[at]));
+        }
+        at
+    }
+
     /// True if every character of every text is in some match.
     pub fn covers(&self) -> bool {
         self.covers
