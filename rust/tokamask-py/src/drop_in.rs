@@ -20,6 +20,31 @@ pub fn read_ranks<'py>(py: Python<'py>, data: &[u8]) -> Result<Bound<'py, PyDict
     Ok(ranks)
 }
 
+/// A split rule, for pre-tokenizers that are put together in Python.
+#[pyclass(frozen, module = "tokamask._core")]
+pub struct Pattern(tokamask::text::pattern::Pattern);
+
+#[pymethods]
+impl Pattern {
+    #[new]
+    fn new(source: &str) -> Result<Self> {
+        Ok(Self(tokamask::text::pattern::Pattern::new(source)?))
+    }
+
+    /// Start and end of each match in `text`, in characters.
+    fn find(&self, text: &str) -> Result<Vec<(usize, usize)>> {
+        let (mut found, mut at, mut char) = (Vec::new(), 0, 0);
+        self.0.find(text, |start, end| {
+            char += text[at..start].chars().count();
+            let first = char;
+            char += text[start..end].chars().count();
+            at = end;
+            found.push((first, char));
+        })?;
+        Ok(found)
+    }
+}
+
 /// True if the text of some added token is in ``text``.
 #[pyfunction]
 pub fn may_have_special(py: Python<'_>, tokenizer: &Tokenizer, text: &Bound<'_, PyAny>) -> bool {

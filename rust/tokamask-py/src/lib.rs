@@ -30,7 +30,7 @@ mod _core {
     use crate::draft::{DraftSession, Drafter};
     #[pymodule_export]
     use crate::drop_in::{
-        encode_bytes, encode_lists, encode_piece, encode_unstable, may_have_special, read_ranks,
+        encode_bytes, encode_lists, encode_piece, encode_unstable, may_have_special, read_ranks, Pattern,
     };
     #[pymodule_export]
     use crate::grammar::{choice, read_ebnf, read_json_schema, read_regex, GrammarSource};

@@ -435,10 +435,10 @@ impl Tokenizer {
     fn next_byte_logprobs<'py>(
         &self,
         py: Python<'py>,
-        token_logprobs: PyReadonlyArray1<'_, f32>,
+        token_logprobs: &Bound<'_, PyArray1<f32>>,
         pending: Option<&[u8]>,
     ) -> Result<Bound<'py, PyArray1<f64>>> {
-        let logprobs = token_logprobs.as_array().to_vec();
+        let logprobs = token_logprobs.readonly().as_array().to_vec();
         let pending = pending.unwrap_or_default();
         Ok(to_numpy(py, py.detach(|| self.inner.next_byte_logprobs(&logprobs, pending))?))
     }
