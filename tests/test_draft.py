@@ -215,3 +215,23 @@ def test_wrong_arguments_are_named(call, name):
     with pytest.raises(tm.errors.ShapeError) as caught:
         call()
     assert caught.value.name == name
+
+
+def test_probabilities_come_true(unpacked):
+    """Over recorded outputs of a model, nodes promise about as many accepted tokens as there are."""
+    from tokamask.replay import read_traces, replay
+
+    traces = list(read_traces(unpacked("draft_traces_open.tar.xz") / "open" / "smollm2_traces.jsonl"))
+    for recycle in (False, True):
+        result = replay(tm.Drafter(), traces, recycle=recycle)
+        accepted = (result.tokens - result.steps) / result.steps
+        assert 0.85 < result.expected / result.steps / accepted < 1.15
+
+
+def test_what_was_nearly_said_is_drafted_for_later():
+    """A runner-up of the newest token stands in the tree though nothing else ever named it."""
+    session = tm.Drafter().session([1, 2, 3])
+    session.update([4], topk_ids=[[4, 77, 78, 79]])
+    assert 77 in session.propose(32).token_ids
+    session.update([5], topk_ids=[[5, 6, 7, 8]])
+    assert 77 not in session.propose(32).token_ids

@@ -175,3 +175,27 @@ def test_an_empty_tree_and_a_deep_one_can_be_drawn(tok):
     assert ElementTree.fromstring(show.draft(tm.DraftTree([], []), tok)) is not None
     deep = tm.DraftTree([5] * 3000, range(-1, 2999))
     assert show.draft(deep, tok).count("<path") == 3000
+
+
+def test_the_command_draws_a_draft(tmp_path, capsys, smollm2_gguf):
+    seen = tmp_path / "seen.txt"
+    seen.write_text("red, green and blue paint")
+    arguments = [
+        "show",
+        "draft",
+        "one, two, three, one, two,",
+        "-t",
+        str(smollm2_gguf),
+        "--next",
+        " three, four",
+    ]
+    arguments += ["--seen", str(seen)]
+    assert main([*arguments, "--output", str(tmp_path / "tree.svg")]) == 0
+    picture = ElementTree.fromstring((tmp_path / "tree.svg").read_text())
+    bold = [text.text for text in picture.iter(f"{SVG}text") if text.get("font-weight") == "bold"]
+    assert bold[1:] == ["·three", ","]
+    assert main([*arguments, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed["accepted"]) == 2
+    assert len(listed["token_ids"]) == len(listed["sources"]) == 16
+    assert main(["show", "draft", "", "-t", str(smollm2_gguf)]) == 2

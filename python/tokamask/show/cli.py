@@ -11,8 +11,10 @@ import json
 import shutil
 from pathlib import Path
 
-from tokamask import Tokenizer
+from tokamask import Drafter, Tokenizer, verify_greedy
 from tokamask.cli import UsageError, add_tokenizer_argument, command, open_tokenizer, read_text
+from tokamask.draft import SOURCES
+from tokamask.show.draft import draft
 from tokamask.show.tokens import compare_tokens, compare_tokens_html, tokens, tokens_html
 
 
@@ -62,4 +64,59 @@ def _tokens(args: argparse.Namespace) -> int:
     return 0
 
 
-PICTURES = (_add_tokens,)
+def _add_draft(pictures: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    parser = command(
+        pictures,
+        "draft",
+        _draft,
+        "what would be guessed to follow a text, as a tree in SVG",
+        "tokamask show draft 'one, two, three, one, two,' --next ' three' --output tree.svg",
+    )
+    parser.add_argument("text", nargs="?", help="the text so far (default: standard input)")
+    parser.add_argument("--file", "-f", metavar="FILE", help="read the text from a file")
+    add_tokenizer_argument(parser)
+    parser.add_argument("--next", metavar="TEXT", default="", help="what was then written: its path is bold")
+    parser.add_argument("--seen", action="append", default=[], metavar="FILE", help="a text served earlier")
+    parser.add_argument("--budget", type=int, default=16, metavar="N", help="most guesses (default: 16)")
+    parser.add_argument("--output", "-o", metavar="SVG", help="where to draw it (default: standard output)")
+
+
+def _draft(args: argparse.Namespace) -> int:
+    if args.text is not None and args.file is not None:
+        raise UsageError("give the text or --file, not both")
+    if not 1 <= args.budget <= 512:
+        raise UsageError("--budget wants 1 to 512 guesses")
+    tokenizer = open_tokenizer(args.tokenizer)
+    drafter = Drafter()
+    for path in args.seen:
+        drafter.session([]).update(tokenizer.encode(read_text(path, "an earlier text")))
+    text = args.text if args.text is not None else read_text(args.file, "the text")
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise UsageError("the text has no tokens")
+    tree = drafter.session(ids).propose(args.budget)
+    following = tokenizer.encode(args.next)
+    targets = [following[d] if d < len(following) else -1 for d in [0, *tree.depths.tolist()]]
+    path = verify_greedy(tree, targets)[2]
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "token_ids": tree.token_ids.tolist(),
+                    "parents": tree.parents.tolist(),
+                    "probs": [round(p, 4) for p in tree.probs.tolist()],
+                    "sources": [SOURCES[source] for source in tree.sources.tolist()],
+                    "accepted": path.tolist(),
+                }
+            )
+        )
+        return 0
+    picture = draft(tree, tokenizer, path=path.tolist(), root=tokenizer.decode_bytes(ids[-1:]))
+    if args.output is None:
+        print(picture, end="")
+    else:
+        Path(args.output).write_text(picture, encoding="utf-8")
+    return 0
+
+
+PICTURES = (_add_tokens, _add_draft)

@@ -6,8 +6,7 @@
 //! Tried without gain: a noisy-or of the best two cells, a final correction by score and depth, weights by depth.
 
 use super::candidates::Candidates;
-use super::evidence::{source, Evidence, COMMON, OPINIONS, SILENT};
-use super::tree::Source;
+use super::evidence::{Evidence, COMMON, OPINIONS, SILENT};
 
 /// Step of the mixing weights.
 const LEARNING_RATE: f32 = 0.017;
@@ -45,12 +44,13 @@ fn logit(p: f32) -> f32 {
 }
 
 /// The probability of a score, to 1e-4: `1 / (1 + e^-x)` with `e^-x = 2^n 2^f` and a cubic for `2^f`.
+#[inline]
 fn logistic(x: f32) -> f32 {
     let y = (-x * std::f32::consts::LOG2_E).clamp(-40.0, 40.0);
-    let n = y.floor();
-    let f = y - n;
+    let n = (y + 64.0) as i32 - 64; // rounds down, without a call of the C library
+    let f = y - n as f32;
     let fraction = 1.0 + f * (0.695_555_6 + f * (0.226_173_45 + f * 0.078_167_3));
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    let power = f32::from_bits(((n + 127) as u32) << 23);
     1.0 / (1.0 + power * fraction)
 }
 
@@ -82,7 +82,7 @@ impl Calibration {
         }
         for support in &evidence.supports {
             let opinion = support.opinion as usize;
-            if let Some(at) = out.entry(support.token, base, source(support.opinion)) {
+            if let Some(at) = out.entry(support.token, base, support.opinion) {
                 out.scores[at] += weights[opinion] * (self.logits[support.cell as usize] - unnamed[opinion]);
             }
         }
@@ -92,7 +92,7 @@ impl Calibration {
                 break;
             }
             if out.get(token).is_none() {
-                out.entry(token, score, Source::Shared);
+                out.entry(token, score, COMMON as u8);
             }
         }
         let mut total = 0.0;

@@ -1,7 +1,5 @@
 //! The distinct tokens that some source names, with their scores.
 
-use super::tree::Source;
-
 /// Most candidates kept for one place; the first sources are the most telling.
 pub const CANDIDATES: usize = 40;
 const INDEX: usize = 128;
@@ -17,8 +15,8 @@ pub struct Candidates {
     pub scores: [f32; CANDIDATES],
     /// Their probabilities, once scored.
     pub probs: [f32; CANDIDATES],
-    /// Who named them first.
-    pub sources: [Source; CANDIDATES],
+    /// Which opinion named them first.
+    pub opinions: [u8; CANDIDATES],
     index: [u8; INDEX],
 }
 
@@ -29,7 +27,7 @@ impl Default for Candidates {
             tokens: [0; CANDIDATES],
             scores: [0.0; CANDIDATES],
             probs: [0.0; CANDIDATES],
-            sources: [Source::Request; CANDIDATES],
+            opinions: [0; CANDIDATES],
             index: [0; INDEX],
         }
     }
@@ -43,7 +41,8 @@ impl Candidates {
     }
 
     /// The place of a token; a new one starts with `score`. None when the set is full.
-    pub fn entry(&mut self, token: u32, score: f32, source: Source) -> Option<usize> {
+    #[inline]
+    pub fn entry(&mut self, token: u32, score: f32, opinion: u8) -> Option<usize> {
         let slot = self.slot(token);
         if self.index[slot] != 0 {
             return Some(self.index[slot] as usize - 1);
@@ -53,18 +52,20 @@ impl Candidates {
         }
         self.tokens[self.len] = token;
         self.scores[self.len] = score;
-        self.sources[self.len] = source;
+        self.opinions[self.len] = opinion;
         self.len += 1;
         self.index[slot] = self.len as u8;
         Some(self.len - 1)
     }
 
     /// The place of a token.
+    #[inline]
     pub fn get(&self, token: u32) -> Option<usize> {
         (self.index[self.slot(token)] as usize).checked_sub(1)
     }
 
     /// Where the token is indexed, or the empty place where it would be; the index is never full.
+    #[inline]
     fn slot(&self, token: u32) -> usize {
         let mut slot = (token.wrapping_mul(0x9e37_79b1) >> 25) as usize;
         loop {

@@ -75,12 +75,14 @@ impl Counts {
         self.entries.len() * 8
     }
 
+    #[inline]
     fn bucket(&self, tag: u64) -> usize {
         let buckets = (self.entries.len() / BUCKET) as u64;
         ((tag * buckets) >> 32) as usize * BUCKET
     }
 
     /// Writes the known continuations of a context; their number.
+    #[inline]
     pub fn followers(&self, context: u64, out: &mut [Follower; BUCKET]) -> usize {
         let wanted = tag_of(context);
         let start = self.bucket(wanted);

@@ -7,6 +7,7 @@ use super::cost::VerifyCost;
 use super::counts::Counts;
 use super::frequent::Frequent;
 use super::recycled::Recycled;
+use super::reliability::Reliability;
 use super::session::DraftSession;
 use super::sources;
 use crate::mask::Matcher;
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub frequent: Frequent,
     pub recycled: Option<Recycled>,
     pub calibration: Calibration,
+    pub reliability: Reliability,
     pub tokens: u64,
 }
 
@@ -56,6 +58,7 @@ impl Drafter {
             counts: Counts::with_bytes(settings.capacity_tokens * BYTES_PER_TOKEN),
             recycled: (settings.recycle > 0).then(|| Recycled::new(rows, settings.recycle)),
             calibration: sources::calibration(),
+            reliability: Reliability::default(),
             tokens: 0,
         };
         Arc::new(Self { settings, shared: RwLock::new(shared) })

@@ -1,14 +1,16 @@
 //! What each source says about the next token, before it is weighed.
 
-/// Kinds of opinion: three lengths of own history, the views of the shared counts, recycled logits, and the commonest
-/// tokens as a last resort.
-pub const OPINIONS: usize = OWN + VIEWS.len() + 2;
+/// Kinds of opinion: three lengths of own history, the views of the shared counts, recycled logits, runners-up of the
+/// newest token, and the commonest tokens as a last resort.
+pub const OPINIONS: usize = OWN + VIEWS.len() + 3;
 /// Opinions of the request's own history come first, then those of the shared counts.
 pub const OWN: usize = 3;
 /// The opinion of recycled logits.
 pub const RECYCLED: usize = OWN + VIEWS.len();
+/// What the target held likely in place of the newest token: it often comes a little later.
+pub const RUNNERS: usize = RECYCLED + 1;
 /// The opinion of the commonest tokens; it never speaks of tokens that another opinion names.
-pub const COMMON: usize = RECYCLED + 1;
+pub const COMMON: usize = RUNNERS + 1;
 /// The opinion does not know the context.
 pub const SILENT: u16 = u16::MAX;
 
@@ -53,16 +55,18 @@ impl Evidence {
     }
 
     /// Notes that `opinion` names `token`.
+    #[inline]
     pub fn support(&mut self, opinion: usize, token: u32, cell: usize) {
         self.supports.push(Support { token, cell: cell as u16, opinion: opinion as u8 });
     }
 }
 
 /// The source that an opinion belongs to.
+#[inline]
 pub fn source(opinion: u8) -> Source {
     match opinion as usize {
         0..OWN => Source::Request,
-        RECYCLED => Source::Recycled,
+        RECYCLED | RUNNERS => Source::Recycled,
         _ => Source::Shared,
     }
 }

@@ -14,6 +14,7 @@ mod evidence;
 mod frequent;
 mod history;
 mod recycled;
+mod reliability;
 mod session;
 mod sources;
 mod tree;

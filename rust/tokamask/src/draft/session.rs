@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::candidates::Candidates;
 use super::context::Context;
 use super::drafter::{Drafter, Shared};
-use super::evidence::Evidence;
+use super::evidence::{source, Evidence};
 use super::frequent::Frequent;
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::Recycled;
-use super::sources::{self, COMMON_RANKS};
+use super::sources::{self, Memory, Place, COMMON_RANKS};
 use super::tree::{Choice, DraftTree, Source};
 use crate::error::Error;
 use crate::ids::TokenId;
@@ -27,7 +27,11 @@ pub struct TopK<'a> {
     pub width: usize,
 }
 
-impl TopK<'_> {
+impl<'a> TopK<'a> {
+    fn row(&self, row: usize) -> Option<&'a [u32]> {
+        self.ids.get(row * self.width..(row + 1) * self.width)
+    }
+
     fn record(&self, row: usize, newest_first: &[u32], recycled: &mut Recycled) {
         let span = row * self.width..(row + 1) * self.width;
         if let Some(ids) = self.ids.get(span.clone()) {
@@ -60,6 +64,10 @@ pub struct DraftSession {
     drafter: Arc<Drafter>,
     history: History,
     matcher: Option<Matcher>,
+    /// The likeliest tokens of the row that the newest token was drawn from, where logits are given.
+    runners: Vec<u32>,
+    /// The length of the history that `scratch.chosen` was proposed after.
+    proposed_at: Option<usize>,
     scratch: Scratch,
 }
 
@@ -72,6 +80,8 @@ struct Scratch {
     expanded: Vec<Option<Expanded>>,
     queue: Vec<Choice>,
     chosen: Vec<Choice>,
+    rated: Vec<Choice>,
+    left: Vec<f32>,
     mask: Vec<u32>,
 }
 
@@ -82,7 +92,8 @@ impl DraftSession {
             history.push(token);
         }
         let found = Vec::with_capacity(2 * OCCURRENCES);
-        Self { drafter, history, matcher, scratch: Scratch { found, ..Scratch::default() } }
+        let scratch = Scratch { found, ..Scratch::default() };
+        Self { drafter, history, matcher, runners: Vec::new(), proposed_at: None, scratch }
     }
 
     /// Prompt and output so far.
@@ -102,14 +113,28 @@ impl DraftSession {
     /// The guesses most likely to be accepted, at most `budget`; fewer where more are not known or not worth it.
     pub fn propose(&mut self, budget: usize) -> DraftTree {
         let shared = self.drafter.read();
-        self.scratch.grow_tree(&shared, &self.history, self.matcher.clone(), budget);
-        drop(shared);
+        let memory = shared.memory(&self.history, &self.runners);
+        self.scratch.grow_tree(&shared, &memory, self.matcher.clone(), budget);
+        self.proposed_at = Some(self.history.tokens().len());
         let chosen = &self.scratch.chosen;
+        let (rated, left) = (&mut self.scratch.rated, &mut self.scratch.left);
+        rated.clear();
+        left.clear();
+        left.push(1.0);
+        for choice in chosen {
+            // Of siblings at most one is right: together they are no likelier than what is above them.
+            let above = &mut left[(choice.parent + 1) as usize];
+            let prob = shared.reliability.rate(choice.prob).min(*above);
+            *above -= prob;
+            rated.push(Choice { prob, ..*choice });
+            left.push(prob);
+        }
+        drop(shared);
         let worth = match &self.drafter.settings().verify_cost {
-            Some(cost) => cost.best_prefix(chosen.iter().map(|choice| choice.prob)),
-            None => chosen.len(),
+            Some(cost) => cost.best_prefix(rated.iter().map(|choice| choice.prob)),
+            None => rated.len(),
         };
-        DraftTree::from_choices(&chosen[..worth])
+        DraftTree::from_choices(&rated[..worth])
     }
 
     /// Appends what was emitted (the bonus token included) and learns from it. `topk` has a row for the root and
@@ -133,10 +158,20 @@ impl DraftSession {
         let drafter = Arc::clone(&self.drafter);
         let mut shared = drafter.write();
         let root = Context::of(self.history.tokens());
+        if self.proposed_at == Some(self.history.tokens().len()) {
+            shared.reliability.learn(&self.scratch.chosen, emitted);
+        }
+        let mut row = Some(0); // of the forward pass, that the token was drawn from
         for (i, &token) in emitted.iter().enumerate() {
             // Long accepted copies teach little; which of their tokens are skipped does not depend on the outcome.
             let learn = i < LEARNED || self.history.tokens().len() % LEARNED_THEN == 0;
             self.observe(&mut shared, token, learn);
+            self.runners.clear();
+            let drawn_from = row;
+            row = row.and_then(|row| row_after(tree, row, token));
+            if let Some(runners) = topk.zip(drawn_from).and_then(|(topk, row)| topk.row(row)) {
+                self.runners.extend_from_slice(runners);
+            }
         }
         shared.tokens += emitted.len() as u64;
         // After observing: a row must not vouch for the very token that was drawn from it.
@@ -154,8 +189,8 @@ impl DraftSession {
         if learn {
             let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
             self.history.find(&context, 0, &[], found);
-            let recycled = shared.recycled.as_ref();
-            sources::gather(&context, &self.history, 0, found, &shared.counts, recycled, evidence);
+            let place = Place { context: &context, ahead: 0, found };
+            sources::gather(&place, &shared.memory(&self.history, &self.runners), evidence);
             shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
         }
         for hash in context.hashes().into_iter().flatten() {
@@ -166,13 +201,19 @@ impl DraftSession {
     }
 }
 
+impl Shared {
+    fn memory<'a>(&'a self, history: &'a History, runners: &'a [u32]) -> Memory<'a> {
+        Memory { history, counts: &self.counts, recycled: self.recycled.as_ref(), runners }
+    }
+}
+
 fn common(frequent: &Frequent) -> &[u32] {
     &frequent.top()[..frequent.top().len().min(COMMON_RANKS)]
 }
 
 impl Scratch {
     /// Fills `chosen` with the likeliest paths, most probable first.
-    fn grow_tree(&mut self, shared: &Shared, history: &History, matcher: Option<Matcher>, budget: usize) {
+    fn grow_tree(&mut self, shared: &Shared, memory: &Memory, matcher: Option<Matcher>, budget: usize) {
         self.places.clear();
         self.expanded.clear();
         self.queue.clear();
@@ -180,9 +221,10 @@ impl Scratch {
         if budget == 0 {
             return;
         }
-        let root = Expanded { context: Context::of(history.tokens()), ahead: 0, places: 0..0, matcher };
+        let root =
+            Expanded { context: Context::of(memory.history.tokens()), ahead: 0, places: 0..0, matcher };
         let start = Choice { token: 0, parent: -1, prob: 1.0, source: Source::Forced };
-        self.expand(shared, history, -1, start, root, budget);
+        self.expand(shared, memory, -1, start, root, budget);
         while let Some(choice) = self.queue.pop() {
             let node = self.chosen.len();
             self.chosen.push(choice);
@@ -198,7 +240,7 @@ impl Scratch {
                 places: above.places.clone(),
                 matcher: above.matcher.clone(),
             };
-            self.expand(shared, history, node as i32, choice, place, remaining);
+            self.expand(shared, memory, node as i32, choice, place, remaining);
         }
     }
 
@@ -206,7 +248,7 @@ impl Scratch {
     fn expand(
         &mut self,
         shared: &Shared,
-        history: &History,
+        memory: &Memory,
         node: i32,
         above: Choice,
         mut place: Expanded,
@@ -225,23 +267,16 @@ impl Scratch {
                 return; // nothing follows the end
             }
         }
-        history.find(&place.context, place.ahead, &self.places[place.places], &mut self.found);
+        memory.history.find(&place.context, place.ahead, &self.places[place.places], &mut self.found);
         place.places = self.places.len()..self.places.len() + self.found.len();
         self.places.extend_from_slice(&self.found);
-        let evidence = &mut self.evidence;
-        sources::gather(
-            &place.context,
-            history,
-            place.ahead,
-            &self.found,
-            &shared.counts,
-            shared.recycled.as_ref(),
-            evidence,
-        );
+        let asked = Place { context: &place.context, ahead: place.ahead, found: &self.found };
+        sources::gather(&asked, memory, &mut self.evidence);
         let least = if self.queue.len() == remaining { self.queue[0].prob / prob } else { 0.0 };
         let least_score = (least / (1.0 - least)).ln(); // minus infinity where anything goes
         let candidates = &mut self.candidates;
-        let total = shared.calibration.score(evidence, common(&shared.frequent), least_score, candidates);
+        let total =
+            shared.calibration.score(&self.evidence, common(&shared.frequent), least_score, candidates);
         let mut prob = prob / total.max(1.0);
         let mut forced = None;
         if let Some(matcher) = &place.matcher {
@@ -262,7 +297,7 @@ impl Scratch {
             if candidates.scores[i] <= least_score || Some(candidates.tokens[i]) == forced {
                 continue;
             }
-            let (token, source) = (candidates.tokens[i], candidates.sources[i]);
+            let (token, source) = (candidates.tokens[i], source(candidates.opinions[i]));
             self.offer(Choice { token, parent: node, prob: prob * candidates.probs[i], source }, remaining);
         }
     }
@@ -294,13 +329,21 @@ fn keep_allowed(matcher: &Matcher, candidates: &mut Candidates, mask: &mut Vec<u
             candidates.tokens[kept] = candidates.tokens[i];
             candidates.scores[kept] = candidates.scores[i];
             candidates.probs[kept] = candidates.probs[i];
-            candidates.sources[kept] = candidates.sources[i];
+            candidates.opinions[kept] = candidates.opinions[i];
             kept += 1;
         }
     }
     candidates.len = kept;
     let named = named.max(1.0);
     1.0 / (1.0 - (named - allowed).min(0.9 * named) / named)
+}
+
+/// The row of a forward pass that follows `row` and `token`; without a tree the next one.
+fn row_after(tree: Option<&DraftTree>, row: usize, token: u32) -> Option<usize> {
+    let Some(tree) = tree else { return Some(row + 1) };
+    let parent = row as i32 - 1;
+    let next = (row..tree.len()).find(|&i| tree.parents[i] == parent && tree.token_ids[i] as u32 == token);
+    next.map(|node| node + 1)
 }
 
 fn recycle_tree(root: &Context, tree: &DraftTree, topk: TopK, recycled: &mut Recycled) {

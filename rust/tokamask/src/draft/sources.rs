@@ -3,7 +3,7 @@
 use super::calibration::Calibration;
 use super::context::{Context, SUFFIXES, VIEWS};
 use super::counts::{Counts, Follower, BUCKET};
-use super::evidence::{Evidence, OPINIONS, OWN, RECYCLED};
+use super::evidence::{Evidence, OPINIONS, OWN, RECYCLED, RUNNERS};
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::{Key, Recycled};
 
@@ -27,17 +27,28 @@ const LOGPROBS: usize = 8;
 /// Earlier occurrences count this much less than the next more recent one.
 const FADE: f32 = 0.8;
 
+/// Distances from the newest token at which its runners-up are told apart, and how often one comes to stand there.
+const DISTANCES: usize = 4;
+const RUNNER_PRIOR: f32 = 0.02;
+/// From this length on an undisputed match of the own history speaks alone: what else could be said changes nothing,
+/// costs most of the time, and would crowd out the rest of a long copy.
+const LOCKED: u32 = 8;
+/// From this length on logits of other places have nothing to add to such a match: their runners-up crowd it out.
+const FIRM: u32 = 3;
+
 /// How many of the commonest tokens are guessed at all.
 pub const COMMON_RANKS: usize = 16;
 
 const SHARE_CELLS: usize = (SHARES.len() + 1) * AMOUNTS;
 const FIRST_VIEW: usize = OWN * LENGTHS.len() * SHARE_CELLS;
 const FIRST_RECYCLED: usize = FIRST_VIEW + VIEWS.len() * SHARE_CELLS;
-const FIRST_COMMON: usize = FIRST_RECYCLED + 2 * RANKS * LOGPROBS;
+const FIRST_RUNNER: usize = FIRST_RECYCLED + 2 * RANKS * LOGPROBS;
+const FIRST_COMMON: usize = FIRST_RUNNER + DISTANCES * RANKS;
 
 /// Own match lengths that mix differently, by their least length.
 const OWN_GROUPS: [u32; 5] = [0, 1, 3, 6, 12];
-const SETS: usize = OWN_GROUPS.len() * (SUFFIXES + 1) * 2;
+/// One more for locked places. Telling recycled logits that know the context from others gained nothing.
+const SETS: usize = OWN_GROUPS.len() * (SUFFIXES + 1) + 1;
 
 /// Calibration before the first request.
 pub fn calibration() -> Calibration {
@@ -45,67 +56,87 @@ pub fn calibration() -> Calibration {
     let own = (0..OWN).flat_map(|_| LENGTH_PRIOR).flat_map(shares);
     let views = VIEW_PRIOR.into_iter().flat_map(shares);
     let recycled = (0..2).flat_map(|_| RANK_PRIOR).flat_map(|prior| [prior; LOGPROBS]);
+    let runners = [RUNNER_PRIOR; DISTANCES * RANKS];
     let common = (0..COMMON_RANKS).map(|rank| 0.06 / (1.0 + rank as f32));
     let mut weights = [0.3; OPINIONS];
-    weights[RECYCLED] = 0.2;
-    Calibration::new(own.chain(views).chain(recycled).chain(common), 6.0, SETS, weights)
+    (weights[RECYCLED], weights[RUNNERS]) = (0.2, 0.2);
+    Calibration::new(own.chain(views).chain(recycled).chain(runners).chain(common), 6.0, SETS, weights)
 }
 
-/// Everything known about what follows `context`, whose newest `ahead` tokens are guesses beyond the history and
-/// whose end stood at the places `found` before.
-pub fn gather(
-    context: &Context,
-    history: &History,
-    ahead: usize,
-    found: &[Occurrence],
-    counts: &Counts,
-    recycled: Option<&Recycled>,
-    evidence: &mut Evidence,
-) {
+/// Where a guess is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The tokens before it.
+    pub context: &'a Context,
+    /// How many of them, the newest ones, are guesses beyond the history.
+    pub ahead: usize,
+    /// Where the end of the context stood before.
+    pub found: &'a [Occurrence],
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// The request's own tokens.
+    pub history: &'a History,
+    /// What followed in any request.
+    pub counts: &'a Counts,
+    /// Earlier logits.
+    pub recycled: Option<&'a Recycled>,
+    /// The row of logits that the newest token of the history was drawn from, best first.
+    pub runners: &'a [u32],
+}
+
+/// Everything known about what follows a place.
+pub fn gather(place: &Place, memory: &Memory, evidence: &mut Evidence) {
     evidence.clear();
-    let longest = found.iter().map(|place| place.length).max().unwrap_or(0);
-    if longest > 0 {
-        ask_history(context, history, ahead, found, longest, evidence);
-    }
-    let suffix = ask_counts(context, counts, evidence);
-    let known = recycled.is_some_and(|recycled| ask_recycled(context, recycled, evidence));
-    let group = OWN_GROUPS.iter().rposition(|&least| least <= longest).unwrap_or(0);
-    evidence.set = (group * (SUFFIXES + 1) + suffix) * 2 + usize::from(known);
     evidence.common = FIRST_COMMON as u16;
+    let longest = place.found.iter().map(|found| found.length).max().unwrap_or(0);
+    let undisputed = longest > 0 && ask_history(place, memory.history, longest, evidence) == 1;
+    if undisputed && longest >= LOCKED {
+        evidence.set = SETS - 1;
+        return;
+    }
+    let suffix = ask_counts(place.context, memory.counts, evidence);
+    if let Some(recycled) = memory.recycled.filter(|_| !undisputed || longest < FIRM) {
+        ask_recycled(place.context, recycled, evidence);
+        ask_runners(memory.runners, place.ahead, evidence);
+    }
+    let group = OWN_GROUPS.iter().rposition(|&least| least <= longest).unwrap_or(0);
+    evidence.set = group * (SUFFIXES + 1) + suffix;
 }
 
+/// Whether a share is large enough, bound by bound: no loop that waits for an answer.
+#[inline]
 fn share_bucket(share: f32) -> usize {
-    SHARES[1..].iter().map(|&bound| usize::from(bound <= share)).sum()
+    let reaches = |i: usize| usize::from(SHARES[i] <= share);
+    reaches(1) + reaches(2) + reaches(3) + reaches(4)
 }
 
+#[inline]
 fn amount_bucket(occurrences: f32) -> usize {
     (occurrences as usize).clamp(1, AMOUNTS) - 1
 }
 
-/// Three opinions: of the longest matches, of those of three tokens or more, of all.
-fn ask_history(
-    context: &Context,
-    history: &History,
-    ahead: usize,
-    found: &[Occurrence],
-    longest: u32,
-    evidence: &mut Evidence,
-) {
+/// Three opinions: of the longest matches, of those of three tokens or more, of all. The number of tokens that the
+/// first one names.
+fn ask_history(place: &Place, history: &History, longest: u32, evidence: &mut Evidence) -> usize {
+    let newest_first = place.context.newest_first();
     let bucket = LENGTHS.iter().rposition(|&bound| bound <= longest).unwrap_or(0);
     let least = [LENGTHS[bucket], LENGTHS[bucket].min(3), 1];
     let mut tokens = [0_u32; 2 * OCCURRENCES];
     let mut weights = [[0.0_f32; OWN]; 2 * OCCURRENCES];
     let (mut distinct, mut count) = (0, [0_usize; OWN]);
     let (mut total, mut weight) = ([0.0_f32; OWN], [1.0_f32; OWN]);
-    for place in found.iter().take(2 * OCCURRENCES) {
-        let Some(next) = history.next(place.position, context.newest_first(), ahead) else { continue };
+    for found in place.found.iter().take(2 * OCCURRENCES) {
+        let Some(next) = history.next(found.position, newest_first, place.ahead) else { continue };
         let at = tokens[..distinct].iter().position(|&token| token == next).unwrap_or(distinct);
         if at == distinct {
             tokens[at] = next;
             distinct += 1;
         }
         for opinion in 0..OWN {
-            if place.length >= least[opinion] {
+            if found.length >= least[opinion] {
                 weights[at][opinion] += weight[opinion];
                 total[opinion] += weight[opinion];
                 weight[opinion] *= FADE;
@@ -124,6 +155,7 @@ fn ask_history(
         }
         evidence.unnamed[opinion] = (first + UNNAMED * AMOUNTS) as u16;
     }
+    weights[..distinct].iter().filter(|weight| weight[0] > 0.0).count()
 }
 
 /// One opinion for each view of the context; the number of whole suffixes known.
@@ -133,16 +165,17 @@ fn ask_counts(context: &Context, counts: &Counts, evidence: &mut Evidence) -> us
         let Some(hash) = hash else { continue };
         let mut followers = [Follower::default(); BUCKET];
         let n = counts.followers(hash, &mut followers);
-        let total: f32 = followers[..n].iter().map(|follower| follower.weight).sum();
         if n == 0 {
             continue;
         }
+        let total: f32 = followers[..n].iter().map(|follower| follower.weight).sum();
+        let scale = 1.0 / total;
         if view < SUFFIXES {
             longest = view + 1;
         }
         let first = FIRST_VIEW + view * SHARE_CELLS + amount_bucket(total);
         for follower in &followers[..n] {
-            let share = share_bucket(follower.weight / total);
+            let share = share_bucket(follower.weight * scale);
             evidence.support(OWN + view, follower.token, first + share * AMOUNTS);
         }
         evidence.unnamed[OWN + view] = (first + UNNAMED * AMOUNTS) as u16;
@@ -150,7 +183,7 @@ fn ask_counts(context: &Context, counts: &Counts, evidence: &mut Evidence) -> us
     longest
 }
 
-fn ask_recycled(context: &Context, recycled: &Recycled, evidence: &mut Evidence) -> bool {
+fn ask_recycled(context: &Context, recycled: &Recycled, evidence: &mut Evidence) {
     let mut known = None;
     recycled.find(context.newest_first(), |key, rank, token, logprob| {
         let first = FIRST_RECYCLED + usize::from(key == Key::One) * RANKS * LOGPROBS;
@@ -161,5 +194,16 @@ fn ask_recycled(context: &Context, recycled: &Recycled, evidence: &mut Evidence)
     if let Some(first) = known {
         evidence.unnamed[RECYCLED] = (first + (RANKS - 1) * LOGPROBS) as u16;
     }
-    known.is_some()
+}
+
+/// The model wanted to say these just now; the likeliest was said.
+fn ask_runners(runners: &[u32], ahead: usize, evidence: &mut Evidence) {
+    if runners.len() < 2 {
+        return;
+    }
+    let first = FIRST_RUNNER + ahead.min(DISTANCES - 1) * RANKS;
+    for (rank, &token) in runners.iter().enumerate().take(RANKS - 1).skip(1) {
+        evidence.support(RUNNERS, token, first + rank);
+    }
+    evidence.unnamed[RUNNERS] = (first + RANKS - 1) as u16;
 }
