@@ -151,6 +151,38 @@ class Grammar:
         return cls(_core.read_ebnf(text, root), "ebnf")
 
     @classmethod
+    def lark(cls, text: str, *, start: str = "start") -> Grammar:
+        """Texts that a context-free grammar in Lark's notation matches.
+
+        With ``%ignore`` there is a lexer: what is ignored may stand around every terminal, a terminal
+        goes on as long as it can, a word such as ``"if"`` is not followed by what would make it a longer
+        one, and a terminal of higher priority takes its texts from the others. Without ``%ignore`` texts
+        are matched character by character.
+
+        Parameters
+        ----------
+        text : str
+            The definitions. ``%import common.NAME``, templates, ``~n..m``, ``<|special|>`` tokens and
+            ``%json {...}`` are understood.
+        start : str
+            The rule that whole texts match.
+
+        Raises
+        ------
+        GrammarError
+            The text is malformed, or says what is not supported, at a line and column.
+        UnsatisfiableError
+            No text matches.
+
+        Examples
+        --------
+        >>> tm.Grammar.lark('start: start "+" NUM | NUM\\nNUM: /[0-9]+/\\n%ignore " "')
+        <Grammar from lark>
+
+        """
+        return cls(_core.read_lark(text, start), "lark")
+
+    @classmethod
     def choice(cls, texts: Iterable[str]) -> Grammar:
         """One of the texts given.
 

@@ -56,3 +56,10 @@ pub fn read_ebnf(py: Python<'_>, text: &str, root: &str) -> Result<GrammarSource
     let grammar = py.detach(|| tokamask::grammar::ebnf::read(text, root))?;
     Ok(GrammarSource(Arc::new(grammar)))
 }
+
+/// Reads a grammar in Lark's notation.
+#[pyfunction]
+pub fn read_lark(py: Python<'_>, text: &str, start: &str) -> Result<GrammarSource> {
+    let grammar = py.detach(|| tokamask::grammar::lark::read(text, start))?;
+    Ok(GrammarSource(Arc::new(grammar)))
+}

@@ -6,6 +6,7 @@ pub mod chars;
 pub mod ebnf;
 pub mod json;
 pub mod json_schema;
+pub mod lark;
 mod nfa;
 mod number;
 pub mod regex;

@@ -188,17 +188,33 @@ pub enum Dialect {
     Ecma,
     /// `&` and `~` are intersection and complement as well.
     Extended,
+    /// Python's `re`: classes are those of Unicode, a dot is all but a line feed.
+    Python,
 }
 
 /// Reads a pattern.
 pub fn parse(pattern: &str, dialect: Dialect) -> Result<Regex, Error> {
     let chars: Vec<(usize, char)> = pattern.char_indices().collect();
-    let mut parser = Parser { text: pattern, chars, at: 0, dialect, depth: 0, ignore_case: false };
-    let regex = parser.alternation()?;
-    if parser.at < parser.chars.len() {
-        return Err(parser.error("unbalanced )"));
-    }
-    Ok(regex)
+    let mut parser = Parser {
+        text: pattern,
+        chars,
+        at: 0,
+        dialect,
+        depth: 0,
+        ignore_case: false,
+        dot_all: false,
+        lazy: false,
+    };
+    parser.whole()
+}
+
+/// Reads a pattern of Python's `re` with its flags; also says whether some repetition is lazy.
+pub fn parse_python(pattern: &str, ignore_case: bool, dot_all: bool) -> Result<(Regex, bool), Error> {
+    let chars: Vec<(usize, char)> = pattern.char_indices().collect();
+    let dialect = Dialect::Python;
+    let mut parser =
+        Parser { text: pattern, chars, at: 0, dialect, depth: 0, ignore_case, dot_all, lazy: false };
+    Ok((parser.whole()?, parser.lazy))
 }
 
 struct Parser<'a> {
@@ -208,9 +224,33 @@ struct Parser<'a> {
     dialect: Dialect,
     depth: usize,
     ignore_case: bool,
+    dot_all: bool,
+    /// A lazy repetition was seen.
+    lazy: bool,
 }
 
 impl Parser<'_> {
+    fn whole(&mut self) -> Result<Regex, Error> {
+        let regex = self.alternation()?;
+        if self.at < self.chars.len() {
+            return Err(self.error("unbalanced )"));
+        }
+        Ok(regex)
+    }
+
+    /// The class of a letter after a backslash, in Unicode where the dialect says so.
+    fn named(&self, name: &str, ascii: CharSet) -> CharSet {
+        if self.dialect != Dialect::Python {
+            return ascii;
+        }
+        match regex_syntax::parse(name).map(regex_syntax::hir::Hir::into_kind) {
+            Ok(regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(class))) => {
+                CharSet::from_ranges(class.iter().map(|r| (r.start().into(), r.end().into())))
+            }
+            _ => ascii,
+        }
+    }
+
     fn error(&self, message: &str) -> Error {
         let offset = self.chars.get(self.at).map_or(self.text.len(), |c| c.0);
         GrammarError::at_offset(format!("pattern: {message}"), self.text, offset).into()
@@ -290,7 +330,7 @@ impl Parser<'_> {
             if self.at == start {
                 self.at += 1;
             }
-            self.take('?'); // lazy or greedy: the language is the same
+            self.lazy |= self.take('?'); // lazy or greedy: the language is the same
             if matches!(regex, Regex::Start | Regex::End | Regex::Ahead(..)) {
                 return Err(self.error("nothing to repeat"));
             }
@@ -352,7 +392,12 @@ impl Parser<'_> {
             }
             '.' => {
                 self.at += 1;
-                Ok(Regex::Class(CharSet::from_ranges([(10, 10), (13, 13), (0x2028, 0x2029)]).complement()))
+                let outside = match self.dialect {
+                    _ if self.dot_all => CharSet::default(),
+                    Dialect::Python => CharSet::one(10),
+                    _ => CharSet::from_ranges([(10, 10), (13, 13), (0x2028, 0x2029)]),
+                };
+                Ok(Regex::Class(outside.complement()))
             }
             '^' => {
                 self.at += 1;
@@ -486,12 +531,12 @@ impl Parser<'_> {
         let Some(c) = self.peek() else { return Err(self.error("a backslash at the end")) };
         self.at += 1;
         Ok(match c {
-            'd' => digits(),
-            'D' => digits().complement(),
-            'w' => word(),
-            'W' => word().complement(),
-            's' => space(),
-            'S' => space().complement(),
+            'd' => self.named("\\d", digits()),
+            'D' => self.named("\\d", digits()).complement(),
+            'w' => self.named("\\w", word()),
+            'W' => self.named("\\w", word()).complement(),
+            's' => self.named("\\s", space()),
+            'S' => self.named("\\s", space()).complement(),
             'n' => CharSet::one(10),
             'r' => CharSet::one(13),
             't' => CharSet::one(9),
