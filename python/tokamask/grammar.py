@@ -152,7 +152,7 @@ class Grammar:
 
     @classmethod
     def lark(cls, text: str, *, start: str = "start") -> Grammar:
-        """Texts that a context-free grammar in Lark's notation matches.
+        r"""Texts that a context-free grammar in Lark's notation matches.
 
         With ``%ignore`` there is a lexer: what is ignored may stand around every terminal, a terminal
         goes on as long as it can, a word such as ``"if"`` is not followed by what would make it a longer
@@ -176,7 +176,7 @@ class Grammar:
 
         Examples
         --------
-        >>> tm.Grammar.lark('start: start "+" NUM | NUM\\nNUM: /[0-9]+/\\n%ignore " "')
+        >>> tm.Grammar.lark('start: start "+" NUM | NUM\nNUM: /[0-9]+/\n%ignore " "')
         <Grammar from lark>
 
         """

@@ -465,19 +465,31 @@ impl Folding {
     }
 
     fn fold_choice(&mut self, parts: Vec<Expr>) -> Expr {
-        let (mut texts, mut others, mut size) = (Vec::new(), Vec::new(), 0);
+        // Texts are joined up to a size, then the next group begins.
+        let (mut groups, mut others, mut size) = (vec![Vec::new()], Vec::new(), 0);
         for part in parts {
             match self.fold(part) {
-                Expr::Regular(regex) if size + weight(&regex) <= MAX_REGULAR => {
-                    size += weight(&regex);
-                    texts.push(regex);
+                Expr::Regular(regex) => {
+                    let more = weight(&regex);
+                    size += more;
+                    if size > MAX_REGULAR {
+                        groups.push(Vec::new());
+                        size = more;
+                    }
+                    if let Some(group) = groups.last_mut() {
+                        group.push(regex);
+                    }
                 }
                 other => others.push(other),
             }
         }
-        if !texts.is_empty() || others.is_empty() {
-            let text = if texts.len() == 1 { texts.remove(0) } else { Regex::Alternation(texts) };
-            others.push(Expr::Regular(text));
+        groups.retain(|group| !group.is_empty());
+        if groups.is_empty() && others.is_empty() {
+            groups.push(Vec::new());
+        }
+        for mut group in groups {
+            let only = if group.len() == 1 { group.pop() } else { None };
+            others.push(Expr::Regular(only.unwrap_or(Regex::Alternation(group))));
         }
         if others.len() == 1 {
             others.remove(0)

@@ -8,7 +8,7 @@ use crate::grammar::automaton::{Automaton, DEAD};
 use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY};
 use crate::grammar::words::{NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, NodeId, Run, Text, UNBOUNDED};
-use crate::mask::rules::Expansion;
+use crate::mask::rules::{Expansion, Opening};
 use crate::mask::stacks::Stacks;
 
 /// Where a thread stands in one node. What the fields mean depends on the node:
@@ -107,6 +107,7 @@ impl Frame {
 pub struct Recognizer {
     pub stacks: Stacks,
     pub(super) expansions: FxHashMap<(NodeId, u32, u32), Arc<Expansion>>,
+    pub(super) openings: FxHashMap<NodeId, Option<Arc<Opening>>>,
     pub(super) sets: Vec<Box<[u64]>>,
     set_ids: FxHashMap<Box<[u64]>, u32>,
     pub(super) texts: FxHashMap<(u32, u32), u32>,
@@ -126,6 +127,7 @@ impl Recognizer {
         Self {
             stacks: Stacks::default(),
             expansions: FxHashMap::default(),
+            openings: FxHashMap::default(),
             sets: vec![Box::default()],
             set_ids: FxHashMap::default(),
             texts: FxHashMap::default(),

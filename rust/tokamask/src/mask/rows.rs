@@ -10,7 +10,7 @@ use crate::grammar::words::{WordTrie, NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, UNBOUNDED};
 use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM, DONE, KEY, OFF_TRIE};
 use crate::mask::runs::Staying;
-use crate::mask::tables::{Lexicon, Table, LARGE_SUBTREE, MIN_SUBTREE};
+use crate::mask::tables::{Lexicon, Table, LARGE_SUBTREE, MIN_SUBTREE, OPENING_SUBTREE};
 use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
 
@@ -90,6 +90,8 @@ pub struct Rows {
     /// The row of a text that may only end.
     end: Arc<MaskRow>,
     next: u32,
+    /// Threads that tables have served at the node being walked, with the bytes that lead to them.
+    served: Vec<([u64; 4], Thread)>,
     buffer: Vec<Thread>,
     bytes: usize,
     full: Arc<CharSet>,
@@ -107,6 +109,7 @@ impl Default for Rows {
             cuts: FxHashMap::default(),
             end: Arc::new(MaskRow { ends: true, ..MaskRow::default() }),
             next: 0,
+            served: Vec::new(),
             buffer: Vec::new(),
             bytes: 0,
             full: Arc::new(CharSet::all()),
@@ -277,7 +280,55 @@ impl Rows {
                 }
             }
         }
+        let mut served = Vec::new();
+        if ground.tables && ground.grammar.merges && size > OPENING_SUBTREE {
+            self.walk_openings(ground, recognizer, node, thread, row, &mut served);
+        }
+        let before = std::mem::replace(&mut self.served, served);
         self.children(ground, recognizer, trie, node, thread, None, (0, UNBOUNDED), row);
+        self.served = before;
+    }
+
+    /// Serves names and the like, which may begin here, from tables; `served` says what not to walk.
+    fn walk_openings(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        node: u32,
+        thread: Thread,
+        row: &mut MaskRow,
+        served: &mut Vec<([u64; 4], Thread)>,
+    ) {
+        let mut beginnings = Vec::new();
+        recognizer.beginnings(ground.grammar, thread, &mut beginnings);
+        for (start, below) in beginnings {
+            let Some(opening) = recognizer.opening(ground.grammar, start) else { continue };
+            let inside = thread.top.node != DONE && thread.top.state != 0;
+            let free = (0..128u8).filter(|&b| has_byte(&opening.bytes, b));
+            if inside && !free.clone().all(|b| recognizer.may_follow(ground.grammar, &thread.top, b)) {
+                continue;
+            }
+            let leaving = Thread { top: opening.top, parent: below };
+            if served.iter().any(|s| s.1 == leaving) {
+                continue;
+            }
+            let table = ground.lexicon.table_after(ground.vocabulary, node, &opening.first, &opening.class);
+            match table.base(UNBOUNDED, ground.lexicon.words) {
+                Some(base) => row.bases.push(base),
+                None => row.ids.extend(table.inside(UNBOUNDED).iter().map(|i| i.id)),
+            }
+            let next = recognizer.next_bytes(ground.grammar, leaving);
+            for (k, (next, leaves)) in next.iter().zip(table.leaving()).enumerate() {
+                let mut bytes = next & leaves;
+                while bytes != 0 {
+                    let byte = (k * 64) as u8 + bytes.trailing_zeros() as u8;
+                    bytes &= bytes - 1;
+                    let exits = table.exits(ground.vocabulary, byte);
+                    self.children(ground, recognizer, &exits, 0, leaving, None, (0, UNBOUNDED), row);
+                }
+            }
+            served.push((opening.bytes, leaving));
+        }
     }
 
     /// The part of `walk` below each child. `inside` are bytes that a table has served; `exits` tries
@@ -298,6 +349,7 @@ impl Rows {
         let next =
             if children.len() > 2 { recognizer.next_bytes(ground.grammar, thread) } else { [u64::MAX; 4] };
         let main = std::ptr::eq(trie, &raw const ground.lexicon.trie);
+        let served = std::mem::take(&mut self.served);
         for &(byte, child) in children {
             if !has_byte(&next, byte) || inside.is_some_and(|set| has_byte(set, byte)) {
                 continue;
@@ -305,6 +357,16 @@ impl Rows {
             let from = self.buffer.len();
             let mut buffer = std::mem::take(&mut self.buffer);
             recognizer.step(ground.grammar, thread, byte, &mut buffer);
+            if !served.is_empty() {
+                let mut k = from;
+                while k < buffer.len() {
+                    if served.iter().any(|s| s.1 == buffer[k] && has_byte(&s.0, byte)) {
+                        buffer.remove(k);
+                    } else {
+                        k += 1;
+                    }
+                }
+            }
             if ground.grammar.merges {
                 recognizer.stacks.join_threads(&mut buffer, from);
             }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use crate::grammar::chars::{decode, Decoded, Spelling, BOUNDARY};
+use crate::grammar::chars::{decode, CharSet, Decoded, Spelling, BOUNDARY};
 use crate::grammar::words::OFF;
-use crate::grammar::{has_byte, Grammar, Node, NodeId, Rule};
-use crate::mask::recognizer::{Frame, Recognizer, Thread, DONE};
+use crate::grammar::{add_byte, has_byte, Grammar, Node, NodeId, Rule, UNBOUNDED};
+use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM, DONE};
+use crate::mask::tables::MIN_CLASS;
 
 /// What may come next where a rule stands.
 #[derive(Default)]
@@ -192,4 +193,82 @@ impl Recognizer {
             self.specials(grammar, thread, out);
         }
     }
+
+    /// The texts that may begin here without anything read before, each with its stack. What `thread`
+    /// stands in may end; bytes that may not follow it are told by [`Self::may_follow`].
+    pub fn beginnings(&mut self, grammar: &Grammar, thread: Thread, out: &mut Vec<(NodeId, u32)>) {
+        let Thread { top, parent } = thread;
+        if top.node == DONE {
+            return;
+        }
+        match &grammar.nodes[top.node as usize] {
+            Node::Rule(_) => out.extend(&self.expand(grammar, thread).starts),
+            Node::Text(_) | Node::Runs(..) if top.state == 0 => out.push((top.node, parent)),
+            Node::Text(_) | Node::Runs(..) | Node::Words(..) if self.ends_here(grammar, &top) => {
+                let mut below = Vec::new();
+                self.pop(parent, &mut below);
+                below.retain(|t| {
+                    t.top.node != DONE && matches!(grammar.nodes[t.top.node as usize], Node::Rule(_))
+                });
+                for thread in below {
+                    out.extend(&self.expand(grammar, thread).starts);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How a text begins, if it is one character of a class and then stays in another class.
+    pub fn opening(&mut self, grammar: &Grammar, node: NodeId) -> Option<Arc<Opening>> {
+        if let Some(known) = self.openings.get(&node) {
+            return known.clone();
+        }
+        let found = self.find_opening(grammar, node).map(Arc::new);
+        self.openings.insert(node, found.clone());
+        found
+    }
+
+    fn find_opening(&mut self, grammar: &Grammar, node: NodeId) -> Option<Opening> {
+        if !matches!(grammar.nodes[node as usize], Node::Text(_) | Node::Runs(..)) {
+            return None;
+        }
+        let start = Thread { top: Frame::start(node), parent: BOTTOM };
+        let mut after: Vec<(Frame, u32)> = Vec::new();
+        let mut tops: Vec<Option<Frame>> = Vec::new();
+        for byte in 0..128u8 {
+            let mut out = Vec::new();
+            self.step(grammar, start, byte, &mut out);
+            let top = if let [only] = out[..] { Some(only.top) } else { None };
+            if let Some(top) = top {
+                match after.iter_mut().find(|a| a.0 == top) {
+                    Some(known) => known.1 += 1,
+                    None => after.push((top, 1)),
+                }
+            }
+            tops.push(top);
+        }
+        let (top, count) = after.into_iter().max_by_key(|a| a.1)?;
+        let next = Thread { top, parent: BOTTOM };
+        let staying = self.staying(grammar, next, &Arc::new(CharSet::all()))?;
+        if count < MIN_CLASS as u32 || staying.branching || staying.min > 0 || staying.max != UNBOUNDED {
+            return None;
+        }
+        let mut bytes = [0u64; 4];
+        let members = (0..128u8).filter(|&b| tops[b as usize] == Some(top));
+        members.clone().for_each(|b| add_byte(&mut bytes, b));
+        let first = CharSet::from_ranges(members.map(|b| (b.into(), b.into())));
+        Some(Opening { first: Arc::new(first), bytes, class: staying.class, top })
+    }
+}
+
+/// One character of a class, then any number of another.
+pub struct Opening {
+    /// The class of the first character, in ASCII.
+    pub first: Arc<CharSet>,
+    /// The same as bytes.
+    pub bytes: [u64; 4],
+    /// The class of the others.
+    pub class: Arc<CharSet>,
+    /// Where the text stands after the first character, and stays.
+    pub top: Frame,
 }

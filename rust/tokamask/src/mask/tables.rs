@@ -18,6 +18,8 @@ use crate::vocabulary::Vocabulary;
 pub const MIN_SUBTREE: u32 = 64;
 /// Below the root, tables of other classes than that of all characters need so many nodes.
 pub const LARGE_SUBTREE: u32 = 2_000;
+/// Subtrees with fewer nodes are walked where a name may begin.
+pub const OPENING_SUBTREE: u32 = 200;
 /// Classes with fewer characters are walked.
 pub const MIN_CLASS: usize = 10;
 /// Rows with fewer ids are written one by one.
@@ -41,6 +43,8 @@ pub struct Lexicon {
     pub quoted: [Vec<u32>; 2],
     classes: Mutex<FxHashMap<Arc<CharSet>, u32>>,
     tables: Mutex<FxHashMap<TableKey, Arc<Table>>>,
+    /// By trie node, class of the first character and class of the others.
+    tables_after: Mutex<FxHashMap<(u32, u32, u32), Arc<Table>>>,
 }
 
 impl Lexicon {
@@ -59,7 +63,14 @@ impl Lexicon {
         let quoted = [with_quotes(2), with_quotes(4)];
         let trie = TokenTrie::new(&words);
         let words = vocabulary.len().div_ceil(32);
-        Self { trie, words, quoted, classes: Mutex::default(), tables: Mutex::default() }
+        Self {
+            trie,
+            words,
+            quoted,
+            classes: Mutex::default(),
+            tables: Mutex::default(),
+            tables_after: Mutex::default(),
+        }
     }
 
     /// The number of a class.
@@ -83,13 +94,30 @@ impl Lexicon {
             return Arc::clone(table);
         }
         // Built outside the lock: two threads may build the same, and the first stands.
-        let table = Arc::new(Table::new(vocabulary, &self.trie, node, class, spelling));
+        let table = Arc::new(Table::new(vocabulary, &self.trie, node, class, class, spelling));
         Arc::clone(lock(&self.tables).entry(key).or_insert(table))
+    }
+
+    /// The table of a plain class whose run begins with one character of another class.
+    pub fn table_after(
+        &self,
+        vocabulary: &Vocabulary,
+        node: u32,
+        first: &Arc<CharSet>,
+        class: &Arc<CharSet>,
+    ) -> Arc<Table> {
+        let key = (node, self.class(first), self.class(class));
+        if let Some(table) = lock(&self.tables_after).get(&key) {
+            return Arc::clone(table);
+        }
+        let table = Arc::new(Table::new(vocabulary, &self.trie, node, first, class, Spelling::Plain));
+        Arc::clone(lock(&self.tables_after).entry(key).or_insert(table))
     }
 
     /// Bytes of the tables, shared by all grammars of the vocabulary.
     pub fn bytes(&self) -> usize {
-        lock(&self.tables).values().map(|t| t.bytes()).sum()
+        let after: usize = lock(&self.tables_after).values().map(|t| t.bytes()).sum();
+        after + lock(&self.tables).values().map(|t| t.bytes()).sum::<usize>()
     }
 }
 
@@ -116,6 +144,8 @@ pub struct Table {
     /// Bytes that begin what the table speaks of.
     entering: [u64; 4],
     rows: Mutex<FxHashMap<u32, Arc<[u32]>>>,
+    /// Exits by the byte with which they leave.
+    buckets: OnceLock<Vec<Vec<u32>>>,
     tries: Mutex<FxHashMap<u8, Arc<TokenTrie>>>,
     whole: OnceLock<TokenTrie>,
 }
@@ -125,6 +155,7 @@ impl Table {
         vocabulary: &Vocabulary,
         trie: &TokenTrie,
         node: u32,
+        first: &CharSet,
         class: &CharSet,
         spelling: Spelling,
     ) -> Self {
@@ -133,12 +164,13 @@ impl Table {
         // (partial character, characters, offset of the character begun) after each depth.
         let mut path = vec![(BOUNDARY, 0u32, depth)];
         let (mut at, end) = (node + 1, trie.end(node));
-        let ascii = class.ascii();
+        let (first_ascii, class_ascii) = (first.ascii(), class.ascii());
         while at < end {
             let d = (trie.depth(at) - depth) as usize;
             path.truncate(d);
             let (partial, chars, begun) = path[d - 1];
             let byte = trie.byte(at);
+            let (class, ascii) = if chars == 0 { (first, first_ascii) } else { (class, class_ascii) };
             let next = match decode(partial, byte, spelling) {
                 Decoded::Char(c) if if c < 128 { ascii >> c & 1 == 1 } else { class.has(c) } => {
                     inside.extend(trie.items(at).iter().map(|i| Item { id: i.id, chars: chars + 1 }));
@@ -177,8 +209,9 @@ impl Table {
             exits,
             depth,
             leaving,
-            entering: entering(class, spelling),
+            entering: entering(first, spelling),
             rows: Mutex::default(),
+            buckets: OnceLock::new(),
             tries: Mutex::default(),
             whole: OnceLock::new(),
         }
@@ -236,11 +269,20 @@ impl Table {
         if let Some(trie) = lock(&self.tries).get(&byte) {
             return Arc::clone(trie);
         }
-        let mut words: Vec<(&[u8], Item)> = self
-            .exits
+        let buckets = self.buckets.get_or_init(|| {
+            let mut buckets = vec![Vec::new(); 256];
+            for (i, exit) in self.exits.iter().enumerate() {
+                let bytes = vocabulary.bytes(exit.id.into()).unwrap_or_default();
+                if let Some(&byte) = bytes.get(exit.offset as usize) {
+                    buckets[byte as usize].push(i as u32);
+                }
+            }
+            buckets
+        });
+        let mut words: Vec<(&[u8], Item)> = buckets[byte as usize]
             .iter()
+            .map(|&i| &self.exits[i as usize])
             .filter_map(|e| Some((vocabulary.bytes(e.id.into())?.get(e.offset as usize..)?, e)))
-            .filter(|(bytes, _)| bytes.first() == Some(&byte))
             .map(|(bytes, e)| (bytes, Item { id: e.id, chars: e.chars }))
             .collect();
         words.sort_unstable_by(|a, b| a.0.cmp(b.0));

@@ -19,7 +19,7 @@ const MAX_KEY: usize = 2_000;
 const SPACE: u32 = 16;
 
 /// The grammar of a document.
-pub fn lower(text: &str, document: Document, start: &str) -> Result<Grammar, Error> {
+pub fn lower(text: &str, document: &Document, start: &str) -> Result<Grammar, Error> {
     let mut places = FxHashMap::default();
     for (i, definition) in document.definitions.iter().enumerate() {
         if let Some(&first) = places.get(&definition.name) {
@@ -33,7 +33,7 @@ pub fn lower(text: &str, document: Document, start: &str) -> Result<Grammar, Err
     }
     let lowering = Lowering {
         text,
-        document: &document,
+        document,
         places,
         terminals: FxHashMap::default(),
         open: Vec::new(),
@@ -117,34 +117,30 @@ impl Lowering<'_> {
         self.rules.finish(root)
     }
 
-    /// Collects the terminals that keep words apart: those with a pattern that matches letters.
+    /// Collects the terminals that keep words apart: those of the rules that have a pattern.
     fn find_words(&mut self) -> Result<(), Error> {
         let mut seen = FxHashSet::default();
-        for definition in &self.document.definitions {
-            if !is_terminal(&definition.name) {
-                let mut todo = vec![&definition.body];
-                while let Some(item) = todo.pop() {
-                    match &item.kind {
-                        Kind::Pattern(pattern) => {
-                            if seen.insert(&pattern.regex) {
-                                self.words.push(Automaton::new(&[(pattern.regex.clone(), true)])?);
-                            }
-                        }
-                        Kind::Sequence(parts) | Kind::Choice(parts) | Kind::Usage(_, parts) => {
-                            todo.extend(parts)
-                        }
-                        Kind::Repeat(part, ..) => todo.push(part),
-                        Kind::Name(name) if is_terminal(name) => {
-                            let place = self.places.get(name).copied();
-                            let body = place.map(|p| &self.document.definitions[p as usize].body);
-                            if let Some(Kind::Pattern(pattern)) = body.map(|b| &b.kind) {
-                                if seen.insert(&pattern.regex) {
-                                    self.words.push(Automaton::new(&[(pattern.regex.clone(), true)])?);
-                                }
-                            }
-                        }
-                        _ => {}
+        let mut todo: Vec<&Item> = Vec::new();
+        for definition in self.document.definitions.iter().filter(|d| !is_terminal(&d.name)) {
+            todo.push(&definition.body);
+            while let Some(item) = todo.pop() {
+                let mut kind = &item.kind;
+                if let Kind::Name(name) = kind {
+                    let place = self.places.get(name).filter(|_| is_terminal(name));
+                    kind = place.map_or(kind, |&p| &self.document.definitions[p as usize].body.kind);
+                    if !matches!(kind, Kind::Pattern(_)) {
+                        continue;
                     }
+                }
+                match kind {
+                    Kind::Pattern(pattern) if seen.insert(&pattern.regex) => {
+                        self.words.push(Automaton::new(&[(pattern.regex.clone(), true)])?);
+                    }
+                    Kind::Sequence(parts) | Kind::Choice(parts) | Kind::Usage(_, parts) => {
+                        todo.extend(parts);
+                    }
+                    Kind::Repeat(part, ..) => todo.push(part),
+                    _ => {}
                 }
             }
         }
@@ -243,7 +239,9 @@ impl Lowering<'_> {
             return Err(self.error(format!("{name} has another number of arguments"), item.offset));
         }
         let mut key = name.to_owned();
-        arguments.iter().for_each(|argument| write_key(argument, &mut key));
+        for argument in &arguments {
+            write_key(argument, &mut key);
+        }
         if let Some(&rule) = self.made.get(&key) {
             return Ok(rule);
         }
@@ -389,6 +387,12 @@ fn replaced(item: &Item, names: &FxHashMap<String, Item>) -> Item {
     Item { offset: item.offset, kind }
 }
 
+fn write_keys(items: &[Item], key: &mut String) {
+    for item in items {
+        write_key(item, key);
+    }
+}
+
 /// Arguments that read the same make the same rule.
 fn write_key(item: &Item, key: &mut String) {
     key.push('{');
@@ -396,21 +400,24 @@ fn write_key(item: &Item, key: &mut String) {
         Kind::Name(name) => key.push_str(name),
         Kind::Usage(name, parts) => {
             key.push_str(name);
-            parts.iter().for_each(|part| write_key(part, key));
+            write_keys(parts, key);
         }
         Kind::Sequence(parts) => {
             key.push(',');
-            parts.iter().for_each(|part| write_key(part, key));
+            write_keys(parts, key);
         }
         Kind::Choice(parts) => {
             key.push('|');
-            parts.iter().for_each(|part| write_key(part, key));
+            write_keys(parts, key);
         }
         Kind::Repeat(part, min, max) => {
-            key.push_str(&format!("~{min}~{max}"));
+            key.extend(["~", &min.to_string(), "~", &max.to_string()]);
             write_key(part, key);
         }
-        other => key.push_str(&format!("{other:?}")),
+        other => {
+            let text = format!("{other:?}");
+            key.push_str(&text);
+        }
     }
     key.push('}');
 }

@@ -16,7 +16,7 @@ use crate::grammar::{Grammar, SpecialToken};
 /// Reads a grammar; texts are what the rule `start` matches.
 pub fn read(text: &str, start: &str) -> Result<Grammar, Error> {
     let document = reader::read(text)?;
-    lower::lower(text, document, start)
+    lower::lower(text, &document, start)
 }
 
 /// A part of a definition and where it stands.
