@@ -73,6 +73,10 @@ test-python: $(VENV)/.package $(VENV)/.test
 kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel variant, sanitizer, schedule and missing barrier
 	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
 
+.PHONY: exact
+exact: $(VENV)/.package $(VENV)/.test ## ids against the references on the whole corpus and all hostile texts (long)
+	TOKAMASK_EXACT=full $(BIN)/pytest -n 2 -q tests/test_exact.py
+
 .PHONY: upstream
 upstream: $(VENV)/.package $(VENV)/.test ## run tiktoken's and tokenizers' own tests against the drop-in modules (fetches their sources)
 	@$(BIN)/python tests/upstream.py tiktoken tokenizers

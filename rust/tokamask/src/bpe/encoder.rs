@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::barriers::Barriers;
 use super::cache::{Cache, Seeds, Table};
 use super::keys::{
     long_hash, long_key, short_bytes, short_hash, short_key_at, LongKey, ShortKey, LONG, NO_KEY, SHORT,
 };
 use super::lanes::{self, Word};
+use super::long::Joiner;
 use super::whole::Whole;
 use super::{Bpe, Merges, NONE};
 use crate::error::VocabularyError;
@@ -23,6 +25,8 @@ const SHELVED: usize = 256;
 /// Pieces on each shelf before it is cleared.
 const SHELF: usize = 1 << 12;
 const SHELVES: usize = 16;
+/// A block of a long piece ends among its last so many places, where a merge is least likely.
+const CHOICE: usize = 8;
 
 type Short = Table<4, 2>;
 type Wide = Table<8, 5>;
@@ -39,12 +43,17 @@ pub struct Encoder {
     short: Cache<4, 2>,
     wide: Cache<8, 5>,
     shelves: [Shelf; SHELVES],
+    barriers: Barriers,
+    /// Some token is found whole and yet never made by merging.
+    odd: bool,
     seeds: Seeds,
 }
 
 /// Scratch space of a thread, of bounded size.
 struct Work {
     starts: Vec<u32>,
+    /// The starts with the barriers of long pieces.
+    cuts: Vec<u32>,
     keys: Box<[ShortKey; BATCH]>,
     hashes: Box<[u64; BATCH]>,
     out: Box<[u32; 4 * BATCH + 4]>,
@@ -112,6 +121,8 @@ impl Encoder {
             short: Cache::new(1 << 16, 1 << 20, short_hash, seeds),
             wide: Cache::new(1 << 12, 1 << 16, long_hash, seeds),
             shelves: std::array::from_fn(|_| Mutex::default()),
+            barriers: Barriers::new(tokens.iter().copied().flatten()),
+            odd: whole_pieces && tokens.iter().zip(&bpe.symbols).any(|(t, &s)| t.is_some() && s == NONE),
             bpe,
             seeds,
         })
@@ -152,15 +163,168 @@ impl Encoder {
                 if starts.len() < 2 {
                     break;
                 }
-                let mut rest = &starts[..];
-                while rest.len() > 1 {
-                    let count = rest.len().min(BATCH + 1);
-                    self.batch(text, &rest[..count], work, &mut tables, sink);
-                    rest = &rest[count - 1..];
-                }
+                let mut cuts = std::mem::take(&mut work.cuts);
+                let starts = if self.cut(text, &starts, &mut cuts) { &cuts } else { &starts };
+                self.pieces(text, starts, work, &mut tables, sink);
+                work.cuts = cuts;
             }
             work.starts = starts;
         });
+    }
+
+    /// The starts again, with the barriers inside pieces that are not short; false if there are none.
+    fn cut(&self, text: &[u8], starts: &[u32], cuts: &mut Vec<u32>) -> bool {
+        cuts.clear();
+        let mut copied = 0;
+        for (nth, piece) in starts.windows(2).enumerate() {
+            if piece[1] - piece[0] < SHORT as u32 {
+                continue;
+            }
+            let (start, end) = (piece[0] as usize, piece[1] as usize);
+            let Some(first) = self.barriers.first(&text[start..end]) else { continue };
+            let before = cuts.len();
+            cuts.extend_from_slice(&starts[copied..=nth]);
+            let own = cuts.len();
+            self.barriers.cut(text, start, end, first, cuts);
+            copied = nth + 1;
+            // A token that merging does not make is one only where it is the whole piece.
+            let odd = |from: u32, to: u32| {
+                let id = self.whole.get(&text[from as usize..to as usize]);
+                id != NONE && self.bpe.symbols[id as usize] == NONE
+            };
+            if self.odd {
+                let ends = cuts[own..].iter().copied().chain([piece[1]]);
+                if cuts[own - 1..].iter().zip(ends).any(|(&from, to)| odd(from, to)) {
+                    cuts.truncate(before);
+                    copied = nth + 1 - (own - before);
+                }
+            }
+        }
+        cuts.extend_from_slice(&starts[copied..]);
+        copied > 0
+    }
+
+    /// Pieces of any length.
+    fn pieces(
+        &self,
+        text: &[u8],
+        starts: &[u32],
+        work: &mut Work,
+        tables: &mut Tables,
+        sink: &mut impl Sink,
+    ) {
+        let mut from = 0;
+        for nth in 1..starts.len() {
+            let (start, end) = (starts[nth - 1] as usize, starts[nth] as usize);
+            if end - start >= LONG {
+                self.batches(text, &starts[from..nth], work, tables, sink);
+                self.long(&text[start..end], work, tables, sink);
+                from = nth;
+            }
+        }
+        self.batches(text, &starts[from..], work, tables, sink);
+    }
+
+    /// Pieces below [`LONG`].
+    fn batches(
+        &self,
+        text: &[u8],
+        starts: &[u32],
+        work: &mut Work,
+        tables: &mut Tables,
+        sink: &mut impl Sink,
+    ) {
+        let mut rest = starts;
+        while rest.len() > 1 {
+            let count = rest.len().min(BATCH + 1);
+            self.batch(text, &rest[..count], work, tables, sink);
+            rest = &rest[count - 1..];
+        }
+    }
+
+    /// A piece of [`LONG`] bytes or more.
+    fn long(&self, piece: &[u8], work: &mut Work, tables: &mut Tables, sink: &mut impl Sink) {
+        let id = self.whole.get(piece);
+        if id != NONE {
+            return sink.ids(&[id]);
+        }
+        let mut ids = Vec::new();
+        if piece.len() >= SHELVED {
+            self.in_blocks(piece, work, tables, &mut ids);
+            return sink.ids(&ids);
+        }
+        let key = long_key(&piece[..LONG - 1]);
+        let nth = (long_hash(&key, &self.seeds) ^ piece.len() as u64) as usize % SHELVES;
+        let shelf = || self.shelves[nth].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shelf().get(piece) {
+            return sink.ids(known);
+        }
+        self.in_blocks(piece, work, tables, &mut ids);
+        let mut shelf = shelf();
+        if shelf.len() >= SHELF {
+            shelf.clear();
+        }
+        shelf.insert(piece.into(), ids[..].into());
+        sink.ids(&ids);
+    }
+
+    /// A piece of [`LONG`] bytes or more, see [`long`](super::long).
+    fn in_blocks(&self, piece: &[u8], work: &mut Work, tables: &mut Tables, ids: &mut Vec<u32>) {
+        if !self.has_symbols(piece) {
+            return self.bpe.encode_piece(piece, ids); // without the bytes that the vocabulary lacks
+        }
+        let mut symbols = Vec::new();
+        if piece.iter().all(|&byte| byte == piece[0]) && self.bpe.run_of(piece[0], piece.len(), &mut symbols)
+        {
+            ids.extend(symbols.iter().map(|&symbol| self.bpe.ids[symbol as usize]));
+            return;
+        }
+        let mut joiner = Joiner::new(&self.bpe, piece);
+        let mut blocks = vec![0];
+        let mut start = 0;
+        while start < piece.len() {
+            let end = self.block(piece, start);
+            blocks.push(end as u32);
+            start = end;
+            if blocks.len() > BATCH || start == piece.len() {
+                ids.clear();
+                self.batch(piece, &blocks, work, tables, ids);
+                let mut left = &ids[..];
+                for block in blocks.windows(2) {
+                    let mut length = (block[1] - block[0]) as usize;
+                    symbols.clear();
+                    while let (Some((&id, rest)), true) = (left.split_first(), length > 0) {
+                        let symbol = self.bpe.symbols[id as usize];
+                        if symbol == NONE {
+                            // A whole token that merging does not make: the block is that token.
+                            let mut parts = Vec::new();
+                            self.bpe.merge_all(&piece[block[0] as usize..block[1] as usize], &mut parts);
+                            symbols.extend(parts);
+                            length = 0;
+                        } else {
+                            length -= self.bpe.length(symbol).min(length);
+                            symbols.push(symbol);
+                        }
+                        left = rest;
+                    }
+                    joiner.add(&symbols);
+                }
+                blocks.clear();
+                blocks.push(end as u32);
+            }
+        }
+        ids.clear();
+        ids.extend(joiner.symbols().iter().map(|&symbol| self.bpe.ids[symbol as usize]));
+    }
+
+    /// The end of the block that starts at `start`: where the two bytes merge latest.
+    fn block(&self, piece: &[u8], start: usize) -> usize {
+        let most = start + LONG - 1;
+        if most >= piece.len() {
+            return piece.len();
+        }
+        let merged = |at: &usize| self.first[usize::from(piece[at - 1]) << 8 | usize::from(piece[*at])];
+        (most + 1 - CHOICE..=most).rev().max_by_key(merged).unwrap_or(most)
     }
 
     fn batch(&self, text: &[u8], starts: &[u32], work: &mut Work, tables: &mut Tables, sink: &mut impl Sink) {
@@ -408,22 +572,7 @@ impl Encoder {
         if id != NONE {
             return ids.push(id);
         }
-        if !(LONG..SHELVED).contains(&piece.len()) {
-            return self.bpe.encode_piece(piece, ids);
-        }
-        let key = long_key(&piece[..LONG - 1]);
-        let nth = (long_hash(&key, &self.seeds) ^ piece.len() as u64) as usize % SHELVES;
-        let shelf = || self.shelves[nth].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = shelf().get(piece) {
-            return ids.extend_from_slice(known);
-        }
-        let before = ids.len();
         self.bpe.encode_piece(piece, ids);
-        let mut shelf = shelf();
-        if shelf.len() >= SHELF {
-            shelf.clear();
-        }
-        shelf.insert(piece.into(), ids[before..].into());
     }
 }
 
@@ -431,6 +580,7 @@ impl Work {
     fn new() -> Self {
         Self {
             starts: Vec::new(),
+            cuts: Vec::new(),
             keys: Box::new([[0; 2]; BATCH]),
             hashes: Box::new([0; BATCH]),
             out: Box::new([0; 4 * BATCH + 4]),

@@ -20,20 +20,34 @@ pub fn encode(pairs: &Pairs, symbols: &mut Vec<u32>) {
 
 /// The definition, read literally; `ranks[i]` is what symbols `i` and `i + 1` merge into.
 pub fn small(pairs: &Pairs, symbols: &mut Vec<u32>) {
-    let mut ranks: Vec<u32> = symbols.windows(2).map(|w| pairs.get(w[0], w[1])).collect();
-    while let Some((at, &symbol)) = ranks.iter().enumerate().min_by_key(|&(_, &rank)| rank) {
+    let (mut few, mut many) = ([NONE; SMALL], Vec::new());
+    let ranks = if symbols.len() <= SMALL {
+        &mut few[..symbols.len().saturating_sub(1)]
+    } else {
+        many.resize(symbols.len() - 1, NONE);
+        &mut many[..]
+    };
+    for (rank, pair) in ranks.iter_mut().zip(symbols.windows(2)) {
+        *rank = pairs.get(pair[0], pair[1]);
+    }
+    let mut left = ranks.len();
+    while let Some((at, &symbol)) = ranks[..left].iter().enumerate().min_by_key(|&(_, &rank)| rank) {
         if symbol == NONE {
             break;
         }
         symbols[at] = symbol;
-        symbols.remove(at + 1);
-        ranks.remove(at);
-        if at < ranks.len() {
+        symbols.copy_within(at + 2..left + 1, at + 1);
+        ranks.copy_within(at + 1..left, at);
+        left -= 1;
+        if at < left {
             ranks[at] = pairs.get(symbol, symbols[at + 1]);
         }
         if at > 0 {
             ranks[at - 1] = pairs.get(symbols[at - 1], symbol);
         }
+    }
+    if !symbols.is_empty() {
+        symbols.truncate(left + 1);
     }
 }
 

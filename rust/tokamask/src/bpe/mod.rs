@@ -7,11 +7,13 @@
 // Code that is compiled twice, for wide vectors and portably, must inline into both callers.
 #![allow(clippy::inline_always)]
 
+pub mod barriers;
 pub mod cache;
 pub mod encoder;
 pub mod huge;
 pub mod keys;
 pub mod lanes;
+pub mod long;
 pub mod merge;
 pub mod pairs;
 pub mod whole;
@@ -50,6 +52,8 @@ pub struct Bpe {
     pub(crate) ids: Vec<u32>,
     /// Canonical halves of each symbol; a single byte has itself twice.
     pub(crate) halves: Vec<(u32, u32)>,
+    /// Number of bytes of each symbol.
+    pub(crate) lengths: Vec<u32>,
     /// Symbol of each token id; `NONE` for tokens that merging cannot reach.
     pub(crate) symbols: Vec<u32>,
 }
@@ -62,6 +66,7 @@ impl Bpe {
             pairs: Pairs::new(tokens.len()),
             ids: Vec::with_capacity(tokens.len()),
             halves: Vec::with_capacity(tokens.len()),
+            lengths: Vec::with_capacity(tokens.len()),
             symbols: vec![NONE; tokens.len()],
         };
         if tokens.len() > MAX_SYMBOLS {
@@ -85,17 +90,29 @@ impl Bpe {
         let symbol = self.ids.len() as u32;
         self.ids.push(id);
         self.halves.push(halves.unwrap_or((symbol, symbol)));
+        let length = |half: u32| self.lengths[half as usize];
+        let length = halves.map_or(1, |(left, right)| length(left) + length(right));
+        self.lengths.push(length);
         self.symbols[id as usize] = symbol;
         symbol
     }
 
-    /// In rank order, a token's own encoding under the merges so far is its canonical pair.
+    /// In rank order, a token's own encoding under the merges so far is its canonical pair: two
+    /// symbols that its bytes divide into and that stay two.
     fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>]) {
-        let mut parts = Vec::new();
+        let mut known: FxHashMap<&[u8], u32> = FxHashMap::default();
+        known.reserve(tokens.len());
+        for token in tokens.iter().copied().flatten().filter(|token| token.len() == 1) {
+            known.insert(token, self.bytes[usize::from(token[0])]);
+        }
         for (id, token) in tokens.iter().enumerate() {
-            let Some(token) = token.filter(|t| t.len() > 1) else { continue };
-            if self.merge_all(token, &mut parts) && parts.len() == 2 {
-                self.add_pair(parts[0], parts[1], id as u32);
+            let Some(token) = token.filter(|t| t.len() > 1 && !known.contains_key(t)) else { continue };
+            let pair = (1..token.len()).rev().find_map(|at| {
+                let pair = (*known.get(&token[..at])?, *known.get(&token[at..])?);
+                self.stay_apart(pair.0, pair.1).then_some(pair)
+            });
+            if let Some((left, right)) = pair {
+                known.insert(token, self.add_pair(left, right, id as u32));
             }
         }
     }
@@ -113,7 +130,7 @@ impl Bpe {
             }
         }
         let bytes = |id: u32| tokens.get(id as usize).copied().flatten();
-        let (mut joined, mut parts) = (Vec::new(), Vec::new());
+        let mut joined = Vec::new();
         for (rank, &(left, right)) in list.iter().enumerate() {
             let (Some(l), Some(r)) = (bytes(left), bytes(right)) else {
                 return Err(VocabularyError::new(format!("merge {rank} names an id without bytes")));
@@ -125,22 +142,21 @@ impl Bpe {
                 return Err(VocabularyError::new(format!("merge {rank} makes no token"))
                     .at_token(String::from_utf8_lossy(&joined)));
             };
+            // Both halves are what their own bytes come to, so the pair is if they stay two.
             let pair = (self.symbols[left as usize], self.symbols[right as usize]);
-            if self.symbols[id as usize] == NONE
-                && self.merge_all(&joined, &mut parts)
-                && parts[..] == [pair.0, pair.1]
-            {
+            let known = pair.0 != NONE && pair.1 != NONE;
+            if self.symbols[id as usize] == NONE && known && self.stay_apart(pair.0, pair.1) {
                 self.add_pair(pair.0, pair.1, id);
             }
         }
         Ok(())
     }
 
-    fn add_pair(&mut self, left: u32, right: u32, id: u32) {
-        if self.pairs.get(left, right) == NONE {
-            let symbol = self.add_symbol(id, Some((left, right)));
-            self.pairs.insert(left, right, symbol);
-        }
+    /// The pair does not merge yet.
+    fn add_pair(&mut self, left: u32, right: u32, id: u32) -> u32 {
+        let symbol = self.add_symbol(id, Some((left, right)));
+        self.pairs.insert(left, right, symbol);
+        symbol
     }
 
     /// Symbols of `text` under the merges learnt so far; false if a byte has none.

@@ -46,8 +46,21 @@ struct TokenTable {
     special: Vec<bool>,
     /// Names of special tokens, in the order given.
     special_tokens: Vec<(String, TokenId)>,
-    /// Lowest id that spells the bytes; special tokens are looked up by name instead.
-    by_bytes: FxHashMap<Box<[u8]>, TokenId>,
+    /// Lowest id that spells the bytes; special tokens are looked up by name instead. Made when first
+    /// asked for: most tokenizers never are.
+    by_bytes: OnceLock<FxHashMap<Box<[u8]>, TokenId>>,
+}
+
+impl TokenTable {
+    fn by_bytes(&self) -> FxHashMap<Box<[u8]>, TokenId> {
+        let mut by_bytes = FxHashMap::default();
+        by_bytes.reserve(self.present.len());
+        for id in (0..self.present.len()).filter(|&id| self.present[id] && !self.special[id]) {
+            let bytes = &self.arena[self.offsets[id] as usize..self.offsets[id + 1] as usize];
+            by_bytes.entry(bytes.into()).or_insert(TokenId::new(id as u32));
+        }
+        by_bytes
+    }
 }
 
 impl Vocabulary {
@@ -97,15 +110,14 @@ impl Vocabulary {
             check(id, "end of sequence")?;
             is_special[id.index()] = true;
         }
-        let mut by_bytes = FxHashMap::default();
-        by_bytes.reserve(vocab_size);
-        for id in 0..vocab_size {
-            if present[id] && !is_special[id] {
-                let bytes = &arena[offsets[id] as usize..offsets[id + 1] as usize];
-                by_bytes.entry(bytes.into()).or_insert(TokenId::new(id as u32));
-            }
-        }
-        let tokens = TokenTable { arena, offsets, present, special: is_special, special_tokens, by_bytes };
+        let tokens = TokenTable {
+            arena,
+            offsets,
+            present,
+            special: is_special,
+            special_tokens,
+            by_bytes: OnceLock::new(),
+        };
         Ok(Self { tokens: Arc::new(tokens), eos_ids, vocab_size, derived: Arc::default() })
     }
 
@@ -135,7 +147,7 @@ impl Vocabulary {
 
     /// The lowest id of an ordinary token that spells these bytes.
     pub fn id(&self, bytes: &[u8]) -> Option<TokenId> {
-        self.tokens.by_bytes.get(bytes).copied()
+        self.tokens.by_bytes.get_or_init(|| self.tokens.by_bytes()).get(bytes).copied()
     }
 
     /// The id of a special token by its name.

@@ -1,0 +1,193 @@
+//! Exact barriers: places in a text that no token spans. What stands on both sides of one is encoded
+//! as if the other were not there, so long pieces (a clause without spaces, a line of a vocabulary whose
+//! tokens cross words) fall apart into short ones that a cache knows.
+//!
+//! A place is told by a few bytes on each side. Every place inside a token is noted with what the
+//! token has there: the pair of bytes; at a space, up to [`REACH`] bytes on both sides; between two
+//! characters of three bytes, both of them. The notes are bits of hashed sets: a collision only loses
+//! a barrier.
+
+use super::huge::Huge;
+
+/// Bytes on each side of a space that are looked at.
+const REACH: usize = 4;
+/// Bits of a hashed set.
+const BITS: u32 = 19;
+
+/// The places inside tokens.
+pub struct Barriers {
+    /// Two bytes that stand side by side in a token.
+    pairs: Huge<u64>,
+    /// Neighbourhoods of spaces.
+    spaces: Huge<u64>,
+    /// Numbers of bytes to the left and right of a space that some token has.
+    shapes: Vec<[u32; 3]>,
+    /// Neighbouring characters of three bytes.
+    wide: Huge<u64>,
+}
+
+fn spot(left: u32, right: u32, salt: u32) -> usize {
+    let word = (u64::from(left) << 32 | u64::from(right)) ^ u64::from(salt) << 25;
+    (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - BITS)) as usize
+}
+
+fn set(bits: &mut [u64], at: usize) {
+    bits[at / 64] |= 1 << (at % 64);
+}
+
+#[inline]
+fn has(bits: &[u64], at: usize) -> bool {
+    bits[at / 64] >> (at % 64) & 1 != 0
+}
+
+/// First byte of a character of three bytes.
+#[inline]
+fn leads(byte: u8) -> bool {
+    byte & 0xF0 == 0xE0
+}
+
+/// Three bytes as a number.
+#[inline]
+fn three(text: &[u8], at: usize) -> u32 {
+    text.get(at..at + 3).map_or(0, |b| u32::from(b[0]) << 16 | u32::from(b[1]) << 8 | u32::from(b[2]))
+}
+
+/// Up to four bytes before (the nearest highest) or after (the nearest lowest) a place.
+fn sides(text: &[u8], at: usize) -> (u32, u32) {
+    let left =
+        text[at.saturating_sub(REACH)..at].iter().fold(0u32, |all, &byte| all >> 8 | u32::from(byte) << 24);
+    let right =
+        text[at..text.len().min(at + REACH)].iter().rev().fold(0u32, |all, &byte| all << 8 | u32::from(byte));
+    (left, right)
+}
+
+impl Barriers {
+    /// Notes the places inside all tokens.
+    pub fn new<'a>(tokens: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut barriers = Self {
+            pairs: Huge::zeroed(1 << 10),
+            spaces: Huge::zeroed(1 << (BITS - 6)),
+            shapes: Vec::new(),
+            wide: Huge::zeroed(1 << (BITS - 6)),
+        };
+        let mut shapes = [[false; REACH + 1]; REACH + 1];
+        for token in tokens {
+            for at in 1..token.len() {
+                set(&mut barriers.pairs, usize::from(token[at - 1]) << 8 | usize::from(token[at]));
+                if token[at] == b' ' {
+                    let (before, after) = (at.min(REACH), (token.len() - at).min(REACH));
+                    let (left, right) = sides(token, at);
+                    set(&mut barriers.spaces, spot(left, right, (before * 8 + after) as u32));
+                    shapes[before][after] = true;
+                }
+                if leads(token[at]) {
+                    barriers.note_wide(token, at);
+                }
+            }
+        }
+        for before in (1..=REACH).rev() {
+            for after in (1..=REACH).rev().filter(|&after| shapes[before][after]) {
+                let (left, right) = (u32::MAX << (32 - 8 * before), u32::MAX >> (32 - 8 * after));
+                barriers.shapes.push([left, right, (before * 8 + after) as u32]);
+            }
+        }
+        barriers
+    }
+
+    /// A character of three bytes begins at `at`, with or without its end.
+    fn note_wide(&mut self, token: &[u8], at: usize) {
+        let before = if token[..at].iter().all(|byte| byte & 0xC0 == 0x80) {
+            0 // the token begins inside the character before: any
+        } else if at >= 3 && leads(token[at - 3]) {
+            three(token, at - 3)
+        } else {
+            return; // the character before is not of three bytes: never asked for
+        };
+        let (first, second) =
+            (u32::from(token[at]) << 16, token.get(at + 1).map(|&byte| u32::from(byte) << 8));
+        match (second, token.get(at + 2)) {
+            (Some(_), Some(_)) => set(&mut self.wide, spot(before, three(token, at), 0)),
+            (Some(second), None) => {
+                (0x80..0xC0).for_each(|third| set(&mut self.wide, spot(before, first | second | third, 0)));
+            }
+            _ => {
+                for second in 0x80..0xC0u32 {
+                    (0x80..0xC0)
+                        .for_each(|third| set(&mut self.wide, spot(before, first | second << 8 | third, 0)));
+                }
+            }
+        }
+    }
+
+    /// True if no token spans the place before `text[at]`; `at` is inside the text.
+    #[inline]
+    pub fn is_barrier(&self, text: &[u8], at: usize) -> bool {
+        let (before, here) = (text[at - 1], text[at]);
+        if !has(&self.pairs, usize::from(before) << 8 | usize::from(here)) {
+            return true;
+        }
+        if here == b' ' {
+            if at < REACH || at + REACH > text.len() {
+                return false;
+            }
+            let (left, right) = sides(text, at);
+            let spans = |&[before, after, salt]: &[u32; 3]| {
+                has(&self.spaces, spot(left & before, right & after, salt))
+            };
+            return !self.shapes.iter().any(spans);
+        }
+        if leads(here) && at >= 3 && leads(text[at - 3]) && at + 3 <= text.len() {
+            let (left, right) = (three(text, at - 3), three(text, at));
+            return !has(&self.wide, spot(left, right, 0)) && !has(&self.wide, spot(0, right, 0));
+        }
+        false
+    }
+
+    /// The first barrier inside a piece.
+    #[inline]
+    pub fn first(&self, piece: &[u8]) -> Option<usize> {
+        (1..piece.len()).find(|&at| self.is_barrier(piece, at))
+    }
+
+    /// Appends the barriers of the piece `text[start..end]` from `first` in it on.
+    pub fn cut(&self, text: &[u8], start: usize, end: usize, first: usize, places: &mut Vec<u32>) {
+        let piece = &text[start..end];
+        let barriers = (first..piece.len()).filter(|&at| self.is_barrier(piece, at));
+        places.extend(barriers.map(|at| (start + at) as u32));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Tokens are stretches of bytes of ordinary text, cut anywhere.
+        #[test]
+        fn no_token_spans_a_barrier(
+            words in prop::collection::vec("[ab 你好们é]{1,5}", 1..10),
+            cuts in prop::collection::vec((0usize..40, 1usize..9), 1..20),
+            order in prop::collection::vec(0usize..10, 1..12),
+        ) {
+            let all = words.concat().into_bytes();
+            let token = |&(start, length): &(usize, usize)| {
+                let start = start % all.len();
+                all[start..all.len().min(start + length)].to_vec()
+            };
+            let tokens: Vec<Vec<u8>> = cuts.iter().map(token).collect();
+            let barriers = Barriers::new(tokens.iter().map(Vec::as_slice));
+            let text: String = order.iter().map(|nth| &words[nth % words.len()][..]).collect();
+            let text = text.as_bytes();
+            for token in &tokens {
+                for start in (0..text.len()).filter(|&start| text[start..].starts_with(token)) {
+                    for at in start + 1..start + token.len() {
+                        prop_assert!(!barriers.is_barrier(text, at), "{token:?} in {text:?} at {at}");
+                    }
+                }
+            }
+        }
+    }
+}
