@@ -147,6 +147,18 @@ def test_batches_are_rows(openai, texts):
     assert ours.decode_batch(ragged) == texts
 
 
+def test_threads_change_nothing(smollm2):
+    texts = [("word " * n + "\U0001f44d" * n)[:4000] for n in range(0, 900, 3)]
+    one = smollm2.encode_batch(texts, threads=1)
+    for threads in (None, 2, 5):
+        many = smollm2.encode_batch(texts, threads=threads)
+        assert np.array_equal(one.ids, many.ids)
+        assert np.array_equal(one.offsets, many.offsets)
+        assert smollm2.count_batch(texts, threads=threads).tolist() == np.diff(one.offsets).tolist()
+    with pytest.raises(ValueError, match="zero"):
+        smollm2.encode_batch(texts, threads=0)
+
+
 def test_special_tokens_only_when_allowed(smollm2):
     text = "<|im_start|>user<|im_end|>"
     assert 1 not in smollm2.encode(text)

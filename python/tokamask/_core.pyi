@@ -76,6 +76,7 @@ class Tokenizer:
         *,
         add_special_tokens: bool = False,
         allowed_special: Collection[str] | Literal["all"] | None = None,
+        threads: int | None = None,
     ) -> Ragged: ...
     def count(
         self,
@@ -94,6 +95,7 @@ class Tokenizer:
         *,
         add_special_tokens: bool = False,
         allowed_special: Collection[str] | Literal["all"] | None = None,
+        threads: int | None = None,
     ) -> npt.NDArray[np.int64]: ...
     def fit(self, text: str, max_tokens: int) -> tuple[int, int]: ...
     def encode_with_offsets(

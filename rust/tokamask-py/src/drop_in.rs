@@ -69,7 +69,7 @@ pub fn encode_lists<'py>(
     let allowed = allowed(allowed_special)?;
     let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
     let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
-    let (ids, offsets) = py.detach(|| tokenizer.core().encode_batch(&texts, false, &allowed))?;
+    let (ids, offsets) = py.detach(|| tokenizer.core().encode_batch(&texts, false, &allowed, None))?;
     let ints = tokenizer.ints(py);
     let lists = PyList::empty(py);
     for row in offsets.windows(2) {

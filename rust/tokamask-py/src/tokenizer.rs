@@ -253,19 +253,22 @@ impl Tokenizer {
         Ok(to_numpy(py, self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?))
     }
 
-    /// The ids of many texts, on all cores, as a :class:`tokamask.Ragged`.
-    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None))]
+    /// The ids of many texts, as a :class:`tokamask.Ragged`, on ``threads`` threads: by default on as many
+    /// as the environment variable ``TOKAMASK_NUM_THREADS`` says, or on all cores.
+    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None, threads=None))]
     fn encode_batch<'py>(
         &self,
         py: Python<'py>,
         texts: &Bound<'_, PyAny>,
         add_special_tokens: bool,
         allowed_special: Option<&Bound<'_, PyAny>>,
+        threads: Option<std::num::NonZeroUsize>,
     ) -> Result<Bound<'py, PyAny>> {
         let allowed = allowed(allowed_special)?;
         let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
         let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
-        let (ids, offsets) = py.detach(|| self.inner.encode_batch(&texts, add_special_tokens, &allowed))?;
+        let (ids, offsets) =
+            py.detach(|| self.inner.encode_batch(&texts, add_special_tokens, &allowed, threads))?;
         let ragged = py.import("tokamask.ragged")?.getattr("Ragged")?;
         Ok(ragged.call1((to_numpy(py, ids), to_numpy(py, offsets)))?)
     }
@@ -283,19 +286,20 @@ impl Tokenizer {
         Ok(py.detach(|| self.inner.count(text, add_special_tokens, &allowed))?)
     }
 
-    /// The number of ids of each text, on all cores, as int64 [batch].
-    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None))]
+    /// The number of ids of each text, as int64 [batch]; ``threads`` as for :meth:`encode_batch`.
+    #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None, threads=None))]
     fn count_batch<'py>(
         &self,
         py: Python<'py>,
         texts: &Bound<'_, PyAny>,
         add_special_tokens: bool,
         allowed_special: Option<&Bound<'_, PyAny>>,
+        threads: Option<std::num::NonZeroUsize>,
     ) -> Result<Bound<'py, PyArray1<i64>>> {
         let allowed = allowed(allowed_special)?;
         let texts = texts.try_iter()?.map(|text| text?.extract()).collect::<PyResult<Vec<PyBackedStr>>>()?;
         let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
-        Ok(to_numpy(py, py.detach(|| self.inner.count_batch(&texts, add_special_tokens, &allowed))?))
+        Ok(to_numpy(py, py.detach(|| self.inner.count_batch(&texts, add_special_tokens, &allowed, threads))?))
     }
 
     /// The longest prefix of ``text`` that fits: ``(end, count)`` with ``count == tok.count(text[:end]) <= max_tokens``.

@@ -1,6 +1,7 @@
 //! The tokenizer: text to ids and back.
 
 pub mod appender;
+pub mod batch;
 pub mod cover;
 pub mod offsets;
 pub mod prefixes;
@@ -9,8 +10,6 @@ pub mod segment;
 pub mod unstable;
 
 use std::sync::{Arc, OnceLock};
-
-use rayon::prelude::*;
 
 use crate::bpe::encoder::{Count, Encoder, Sink, BATCH};
 use crate::bpe::Merges;
@@ -200,44 +199,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of many texts, flat, and the offsets of the rows.
-    pub fn encode_batch(
-        &self,
-        texts: &[&str],
-        add_special_tokens: bool,
-        allowed: &Allowed,
-    ) -> Result<(Vec<u32>, Vec<i64>), Error> {
-        let rows: Vec<Vec<u32>> = texts
-            .par_iter()
-            .with_min_len(8)
-            .map(|text| self.encode(text, add_special_tokens, allowed))
-            .collect::<Result<_, _>>()?;
-        let mut offsets = Vec::with_capacity(rows.len() + 1);
-        let mut total = 0;
-        offsets.push(0);
-        for row in &rows {
-            total += row.len() as i64;
-            offsets.push(total);
-        }
-        Ok((rows.concat(), offsets))
-    }
-
     /// The number of ids of `text`.
     pub fn count(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<usize, Error> {
         let mut count = Count::default();
         self.encode_into(text, add_special_tokens, allowed, &mut count)?;
         Ok(count.0)
-    }
-
-    /// The number of ids of each text.
-    pub fn count_batch(
-        &self,
-        texts: &[&str],
-        add_special_tokens: bool,
-        allowed: &Allowed,
-    ) -> Result<Vec<i64>, Error> {
-        let count = |text: &&str| Ok(self.count(text, add_special_tokens, allowed)? as i64);
-        texts.par_iter().with_min_len(8).map(count).collect()
     }
 
     /// The bytes that ids spell.
