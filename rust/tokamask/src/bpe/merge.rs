@@ -36,7 +36,7 @@ pub fn small(pairs: &Pairs, symbols: &mut Vec<u32>) {
             break;
         }
         symbols[at] = symbol;
-        symbols.copy_within(at + 2..left + 1, at + 1);
+        symbols.copy_within(at + 2..=left, at + 1);
         ranks.copy_within(at + 1..left, at);
         left -= 1;
         if at < left {
