@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokamask.reference.floats import narrow
+
 VOCAB_SIZE = 128_256
 
 
@@ -40,18 +42,26 @@ class Paged:
 
 
 @functools.lru_cache(maxsize=1)
-def paged(batch: int, length: int, selected: int | None, turn: int) -> Paged:
-    """32 query heads over 8 KV heads of 128, pages of 64 tokens in shuffled order, float32."""
+def caches(batch: int, length: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values in pages of 64 tokens, 8 KV heads of 128; bfloat16 as its bits."""
+    draw = np.random.default_rng([batch, length])
+    shape = (batch * length // 64, 64, 8, 128)
+    k, v = (draw.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    return (k, v) if dtype == "float32" else (narrow(k, np.uint16), narrow(v, np.uint16))
+
+
+@functools.lru_cache(maxsize=1)
+def paged(batch: int, length: int, selected: int | None, dtype: str, turn: int) -> Paged:
+    """32 query heads over 8 KV heads of 128, pages of 64 tokens in shuffled order; bfloat16 as its bits."""
     draw = np.random.default_rng([batch, length, turn])
     pages = length // 64
-    shape = (batch * pages, 64, 8, 128)
-    k, v = (draw.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    k, v = caches(batch, length, dtype)
     chosen = None
     if selected is not None:
         lists = [[np.sort(draw.permutation(length)[:selected]) for _ in range(8)] for _ in range(batch)]
         chosen = np.asarray(lists, np.int32)
     return Paged(
-        draw.standard_normal((batch, 32, 128), dtype=np.float32),
+        narrow(draw.standard_normal((batch, 32, 128)), np.float32 if dtype == "float32" else np.uint16),
         k,
         v,
         draw.permutation(batch * pages).astype(np.int32).reshape(batch, pages),

@@ -23,7 +23,10 @@ from bench import machine, record, report  # noqa: E402
 from bench.rivals import REGISTRY  # noqa: E402
 
 # Operations that use all cores; the others run pinned to one.
-PARALLEL = {"encode_batch", "train", "generate"}
+PARALLEL = {
+    *("encode_batch", "train", "generate"),
+    *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce"),
+}
 
 
 def main() -> int:

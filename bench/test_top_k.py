@@ -1,4 +1,4 @@
-"""Indices of the k greatest of each row, ascending, one thread. Per row."""
+"""Indices of the k greatest of each row, ascending, all cores. Per row."""
 
 import pytest
 
@@ -7,6 +7,8 @@ from bench.rivals import contestants, prepared
 
 CASES = {
     "1 row of 128,256, k 50": (1, 128_256, 50),
+    "16 rows of 128,256, k 50": (16, 128_256, 50),
+    "1 row of 131,072, k 2048": (1, 131_072, 2048),
     "8 rows of 32,768, k 2048": (8, 32_768, 2048),
     "8 rows of 131,072, k 2048": (8, 131_072, 2048),
 }
@@ -22,7 +24,7 @@ def test_top_k(measure, contestant, case, turn):
         work=rows,
         unit="us",
         input=case,
-        headline=case == "8 rows of 32,768, k 2048",
+        headline=case in ("16 rows of 128,256, k 50", "8 rows of 32,768, k 2048"),
         rounds=7,
         same=True,
     )

@@ -9,7 +9,10 @@ import pathlib
 import sys
 from html import escape
 
+import numpy as np
+
 import tokamask as tm
+from tokamask import show
 from tokamask.demo import find_model
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "pictures"
@@ -99,6 +102,30 @@ def draft_tree(tokenizer: tm.Tokenizer, tree: tm.DraftTree, kept: list[int], roo
     return svg(max(x_of.values()) + 108, 22 + leaf * 48, body)
 
 
+def kept_tokens() -> str:
+    """Thirty steps of two heads: a head that looks back forty tokens, and one that follows its own walk."""
+    rng = np.random.default_rng(0)
+    steps, lengths = [], list(range(120, 240, 4))
+    walk = np.cumsum(rng.standard_normal((2, 30)) * 6, axis=1)
+    for step, n in enumerate(lengths):
+        place = np.array([n - 40, 70 + walk[1, step]])[:, None]
+        scores = -np.abs(np.arange(n) - place) + rng.standard_normal((2, n)) * 6
+        scores[:, :4] = scores[:, n - 8 :] = 99  # the first and the last are always kept
+        steps.append(tm.selection.top_k(np.ascontiguousarray(scores, np.float32), 32))
+    return show.attention(steps, lengths)
+
+
+def kept_patches() -> str:
+    """A landscape, and the patches of it that differ most."""
+    y, x = np.mgrid[0:192, 0:256]
+    image = np.stack([90 + y // 3, 120 + y // 3, 200 - y // 2], axis=-1).astype(np.uint8)
+    image[(x - 180) ** 2 + (y - 60) ** 2 < 1500] = [250, 220, 90]
+    image[y > 130 + np.abs(x % 80 - 40) // 4] = [60, 130, 60]
+    image[(np.abs(x - 80) < 36) & (np.abs(y - 115) < 30)] = [170, 80, 60]
+    patches = image.reshape(12, 16, 16, 16, 3).transpose(0, 2, 1, 3, 4).reshape(192, -1).astype(np.float32)
+    return show.selection(tm.selection.greedy_select(patches - 128, 40), (12, 16), image=image)
+
+
 def draw() -> dict[str, str]:
     """Every picture by file name."""
     tokenizer = tm.Tokenizer.from_file(find_model())
@@ -119,6 +146,8 @@ def draw() -> dict[str, str]:
             tokenizer, ["Tokenizers disagree about spaces.", 'total = {"id": 12345}', "naïve façade 🦀"]
         ),
         "draft_tree.svg": draft_tree(tokenizer, tree, kept, "···"),
+        "attention.svg": kept_tokens(),
+        "selection.svg": kept_patches(),
     }
 
 

@@ -1,9 +1,11 @@
 """Pictures: everything shown is there, in order, and nothing in it acts on a terminal or a page."""
 
+import base64
 import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 import tokamask as tm
 from tokamask import show
 from tokamask.cli import main
+from tokamask.errors import ShapeError
+from tokamask.show.attention import GONE, KEPT
 from tokamask.show.palette import visible, visible_text
 
 HOSTILE = '\x1b[2J\x07</span><script>alert("1")</script>&\u202e\u200b\r\n\t \U0001f980'
@@ -199,3 +203,53 @@ def test_the_command_draws_a_draft(tmp_path, capsys, smollm2_gguf):
     assert len(listed["accepted"]) == 2
     assert len(listed["token_ids"]) == len(listed["sources"]) == 16
     assert main(["show", "draft", "", "-t", str(smollm2_gguf)]) == 2
+
+
+def rectangles(svg, colour):
+    found = ElementTree.fromstring(svg).iter(f"{SVG}rect")
+    return [r for r in found if r.get("fill") == colour]
+
+
+def test_attention_shows_what_each_head_keeps():
+    steps = [np.array([[0, 2, -1], [0, 1, 3]], np.int32), np.array([[0, 4, 4], [9, -1, 1]], np.int32)]
+    svg = show.attention(steps, [4, 5])
+    kept, there = rectangles(svg, KEPT), rectangles(svg, GONE)
+    cells = lambda found: sum(float(r.get("width")) for r in found) / 16  # noqa: E731
+    assert cells(kept) == 2 + 3 + 2 + 1  # 9 does not exist yet; 4 counts once
+    assert cells(there) == 2 * (4 + 5)  # grey lies below
+    assert "head 1" in svg
+    assert "head 2" not in svg
+
+
+def test_many_positions_are_drawn_together():
+    svg = show.attention([np.arange(0, 1000, 2)[None]], [1000], columns=100)
+    assert {r.get("fill-opacity") for r in rectangles(svg, KEPT)} == {"0.50"}
+    assert len(rectangles(svg, KEPT)) == 1
+
+
+def test_selection_shows_kept_patches_over_the_picture():
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    svg = show.selection(np.array([1, 5, -1]), (2, 3), image=image, patch=10)
+    kept = rectangles(svg, "none")
+    assert [(r.get("x"), r.get("y")) for r in kept] == [("26", "16"), ("36", "26")]
+    assert "2 of 6 patches kept" in svg
+    (picture,) = ElementTree.fromstring(svg).iter(f"{SVG}image")
+    data = base64.b64decode(picture.get("href").partition(",")[2])
+    assert data.startswith(b"\x89PNG")
+    length = int.from_bytes(data[33:37], "big")
+    assert data[37:41] == b"IDAT"
+    lines = np.frombuffer(zlib.decompress(data[41 : 41 + length]), np.uint8).reshape(4, 1 + 18)
+    np.testing.assert_array_equal(lines[:, 1:].reshape(4, 6, 3), image)
+    assert len(rectangles(show.selection(np.array([0]), (1, 2)), KEPT)) == 1
+
+
+def test_pictures_of_attention_are_escaped_and_checked():
+    svg = show.attention([np.array([[0]])], [2], tokens=[HOSTILE.encode(), b"&<"])
+    ElementTree.fromstring(svg)
+    assert "<script" not in svg
+    with pytest.raises(ShapeError, match="steps"):
+        show.attention([np.zeros((1, 2))], [1, 2])
+    with pytest.raises(ShapeError, match="below 6"):
+        show.selection(np.array([6]), (2, 3))
+    with pytest.raises(ShapeError, match="uint8"):
+        show.selection(np.array([0]), (2, 3), image=np.zeros((2, 2)))

@@ -1,6 +1,7 @@
 """numpy, as one would write the operation with it."""
 
 import numpy as np
+import pytest
 
 from bench.rivals import Rival
 
@@ -14,6 +15,13 @@ class Numpy(Rival):
         random = np.random.default_rng(1)
 
         def prepare(logits, bitmask, *, temperature, top_k=0, top_p=1.0):
+            def law_only():
+                below = np.cumsum(np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature), axis=1)
+                return (below < (random.random(len(logits)) * below[:, -1])[:, None]).sum(axis=1)
+
+            if bitmask is None and temperature and not top_k and top_p >= 1:
+                return law_only
+
             def run():
                 x = logits if bitmask is None else np.where(unpack(bitmask, logits.shape[1]), logits, -np.inf)
                 if temperature == 0:
@@ -52,6 +60,8 @@ class Numpy(Rival):
 
     def attention(self):
         def prepare(x):
+            if x.q.dtype == np.uint16:
+                pytest.skip("numpy has no bfloat16")
             batch, heads, dim = x.q.shape
             k, v = (c.reshape(-1, *c.shape[2:]) for c in (x.k_cache, x.v_cache))
             if x.selected is None:  # a dense cache lies in one piece, as numpy would have it

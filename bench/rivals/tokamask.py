@@ -124,6 +124,25 @@ class Tokamask(Rival):
 
         return prepare
 
+    def prefill(self):
+        import numpy as np
+
+        import tokamask as tm
+
+        def prepare(q, k, v, *, blocks=None, selected=None):
+            if selected is not None:
+                return lambda: tm.attention.selected_prefill(q, k, v, selected)
+            indptr = np.r_[0, blocks.sum(axis=1).cumsum()].astype(np.int32)
+            indices = np.nonzero(blocks)[1].astype(np.int32)
+            return lambda: tm.attention.block_sparse_prefill(q, k, v, indptr, indices)
+
+        return prepare
+
+    def reduce(self):
+        import tokamask as tm
+
+        return lambda how, x, count: lambda: getattr(tm.selection, how)(x, count)
+
     def draft(self):
         import numpy as np
 

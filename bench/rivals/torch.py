@@ -1,5 +1,7 @@
 """torch on the CPU, as inference engines write the operation with it."""
 
+import functools
+
 from bench.rivals import Rival
 
 
@@ -13,10 +15,13 @@ class Torch(Rival):
 
         def prepare(logits, bitmask, *, temperature, top_k=0, top_p=1.0):
             scores = torch.from_numpy(logits)
-            mask = None if bitmask is None else torch.from_numpy(bitmask)
+            forbidden = None if bitmask is None else ~unpack(torch.from_numpy(bitmask), scores.shape[1])
+
+            if bitmask is None and temperature and not top_k and top_p >= 1:
+                return lambda: (scores / temperature).softmax(dim=1).multinomial(1)[:, 0]
 
             def run():
-                x = scores if mask is None else scores.masked_fill(~unpack(mask, scores.shape[1]), -torch.inf)
+                x = scores if forbidden is None else scores.masked_fill(forbidden, -torch.inf)
                 if temperature == 0:
                     return x.argmax(dim=1)
                 x = x / temperature
@@ -33,8 +38,11 @@ class Torch(Rival):
         import torch
 
         def prepare(logits, bitmask):
-            own, mask = torch.from_numpy(logits.copy()), torch.from_numpy(bitmask)
-            return lambda: own.masked_fill_(~unpack(mask, own.shape[1]), -torch.inf)
+            own = torch.from_numpy(logits.copy())
+            forbidden = ~unpack(
+                torch.from_numpy(bitmask), own.shape[1]
+            )  # ready-made, as an engine in torch holds it
+            return lambda: own.masked_fill_(forbidden, -torch.inf)
 
         return prepare
 
@@ -53,8 +61,8 @@ class Torch(Rival):
 
         def prepare(x):
             batch, heads, dim = x.q.shape
-            k, v = (torch.from_numpy(c).view(-1, *c.shape[2:]) for c in (x.k_cache, x.v_cache))
-            q, table = torch.from_numpy(x.q), torch.from_numpy(x.page_table).long()
+            k, v = (tensor(c).view(-1, *c.shape[2:]) for c in (x.k_cache, x.v_cache))
+            q, table = tensor(x.q), torch.from_numpy(x.page_table).long()
             kv_heads = k.shape[1]
             positions = torch.arange(int(x.seq_lens[0])).expand(batch, kv_heads, -1)
             if x.selected is not None:
@@ -77,6 +85,62 @@ class Torch(Rival):
             return run
 
         return prepare
+
+    def prefill(self):
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention
+
+        def prepare(q, k, v, *, blocks=None, selected=None):
+            q, k, v = (torch.from_numpy(x).transpose(0, 1)[None].contiguous() for x in (q, k, v))
+            if selected is None:
+                mask = torch.from_numpy(blocks).repeat_interleave(64, 0).repeat_interleave(64, 1).tril()
+                return lambda: scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            places = torch.from_numpy(selected).long()[None, :, :, None].expand(-1, -1, -1, q.shape[-1])
+
+            def run():
+                gathered = (x.gather(2, places) for x in (q, k, v))
+                o = scaled_dot_product_attention(*gathered, is_causal=True)
+                return torch.zeros_like(q).scatter_(2, places, o)
+
+            return run
+
+        return prepare
+
+    def reduce(self):
+        import torch
+
+        def greedy_select(x, k):
+            unit = torch.nn.functional.normalize(x, dim=1)
+            distance = 1 - unit @ unit.T
+            others = distance.clone().fill_diagonal_(torch.inf)
+            chosen = [others.min(dim=1).values.argmax()]
+            nearest = distance[chosen[0]].clone()
+            for _ in range(k - 1):
+                nearest[chosen[-1]] = -torch.inf
+                chosen.append(nearest.argmax())
+                torch.minimum(nearest, distance[chosen[-1]], out=nearest)
+            return torch.stack(chosen).sort().values
+
+        def tome_merge(x, r):
+            unit = torch.nn.functional.normalize(x, dim=1)
+            best, target = (unit[::2] @ unit[1::2].T).max(dim=1)
+            order = best.argsort(descending=True)
+            gone, stay = order[:r], order[r:].sort().values
+            into = x[1::2].clone().index_add_(0, target[gone], x[::2][gone])
+            size = torch.ones(len(into)).index_add_(0, target[gone], torch.ones(r))
+            return torch.cat([x[::2][stay], into / size[:, None]])
+
+        ways = {"greedy_select": greedy_select, "tome_merge": tome_merge}
+        return lambda how, x, count: functools.partial(ways[how], torch.from_numpy(x), count)
+
+
+def tensor(array):
+    """A tensor over a numpy array; uint16 holds bfloat16."""
+    import torch
+
+    if array.dtype == "uint16":
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def unpack(bitmask, width):

@@ -84,7 +84,12 @@ class SparseAttention:
             o = tm.attention.decode(q, k, v, pages, seq_lens=lengths, scale=scaling)
         else:
             voted = kept - self.n_init - self.n_local
-            counts: dict[str, Any] = {"k": voted, "n_init": self.n_init, "n_local": self.n_local, "scale": scaling}
+            counts: dict[str, Any] = {
+                "k": voted,
+                "n_init": self.n_init,
+                "n_local": self.n_local,
+                "scale": scaling,
+            }
             selected = tm.selection.token_select(q, k, pages, seq_lens=lengths, **counts)
             o = tm.attention.sparse_decode(q, k, v, pages, selected, seq_lens=lengths, scale=scaling)
         return o[:, None], None

@@ -226,11 +226,36 @@ impl Lanes for Plain {
 /// True where [`Avx2`] may be used.
 #[cfg(target_arch = "x86_64")]
 pub fn has_avx2() -> bool {
+    #[cfg(test)]
+    if portable::is_wanted() {
+        return false;
+    }
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(target_arch = "x86_64")]
 pub use x86::Avx2;
+
+/// Runs kernels with [`Plain`] on a processor that could do better, to compare.
+#[cfg(test)]
+pub(crate) mod portable {
+    use std::cell::Cell;
+
+    thread_local!(static WANTED: Cell<bool> = const { Cell::new(false) });
+
+    pub fn is_wanted() -> bool {
+        WANTED.get()
+    }
+
+    /// The result of `run` on both kinds of lanes. Work small enough to stay on this thread only.
+    pub fn both<R>(run: impl Fn() -> R) -> [R; 2] {
+        let fast = run();
+        WANTED.set(true);
+        let plain = run();
+        WANTED.set(false);
+        [fast, plain]
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all: the promise in the head of this file

@@ -36,3 +36,6 @@ pub mod verify;
 pub mod votes;
 
 pub use crate::random;
+
+#[cfg(test)]
+mod portable_tests;
