@@ -53,14 +53,9 @@ def absent() -> dict[str, list[str]]:
 
 
 ORDER = (
-<<<<<<< HEAD
     *("encode", "encode_array", "encode_batch", "superword", "latency", "load", "adversarial", "decode"),
     *("train", "compile_grammar", "mask"),
-    *("apply_bitmask", "sample", "top_k", "attention", "draft", "generate"),
-=======
-    *("encode", "encode_array", "encode_batch", "decode", "train", "compile_grammar", "mask"),
     *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce", "draft", "generate"),
->>>>>>> 307a102 (Pictures of what attention and selection keep; how to attend to a part of the cache; benchmarks of reduction, prefill and traffic on all cores; plain lanes tested against AVX2)
 )
 
 

@@ -14,13 +14,8 @@ from importlib import metadata
 import pytest
 
 MODULES = (
-<<<<<<< HEAD
     *("tokamask", "tiktoken", "tokenizers", "gigatoken", "fastokens", "gigabpe", "llguidance", "xgrammar"),
-    *("numpy", "torch", "transformers"),
-=======
-    *("tokamask", "tiktoken", "tokenizers", "gigabpe", "llguidance", "xgrammar"),
     *("numpy", "torch", "torch_gqa", "transformers"),
->>>>>>> 307a102 (Pictures of what attention and selection keep; how to attend to a part of the cache; benchmarks of reduction, prefill and traffic on all cores; plain lanes tested against AVX2)
 )
 
 
