@@ -165,5 +165,20 @@ def walk(engine, compiled, token_ids, times: Walk) -> None:
         times.accepts.append(clock() - b)
 
 
+def walk_while_allowed(engine, compiled, token_ids, times: Walk) -> None:
+    """As :func:`walk`, up to the first token that is not allowed."""
+    fill, accept, row = engine.start(compiled)
+    clock = time.perf_counter
+    for token_id in token_ids:
+        a = clock()
+        fill()
+        times.fills.append(clock() - a)
+        if not allows(row, token_id):
+            return
+        b = clock()
+        accept(token_id)
+        times.accepts.append(clock() - b)
+
+
 if __name__ == "__main__":
     probe(*sys.argv[1:4], int(sys.argv[4]))

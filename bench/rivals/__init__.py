@@ -15,6 +15,7 @@ import pytest
 
 MODULES = (
     *("tokamask", "tiktoken", "tokenizers", "gigatoken", "fastokens", "gigabpe", "llguidance", "xgrammar"),
+    "glrmask",
     *("numpy", "torch", "torch_gqa", "transformers"),
 )
 

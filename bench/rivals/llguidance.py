@@ -18,7 +18,12 @@ class Engine:
         self.row = np.zeros(-(-files.size // 32), np.int32)
 
     def compile(self, schema):
-        grammar = self.package.LLMatcher.grammar_from_json_schema(schema)
+        return self._matcher(self.package.LLMatcher.grammar_from_json_schema(schema))
+
+    def compile_cfg(self, case):
+        return self._matcher(self.package.LLMatcher.grammar_from_lark(case.lark))
+
+    def _matcher(self, grammar):
         matcher = self.package.LLMatcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(matcher.get_error())
@@ -38,7 +43,7 @@ class LLGuidance(Rival):
     def mask(self, files):
         return Engine(files)
 
-    compile_grammar = mask
+    compile_grammar = mask_cfg = mask
 
 
 ADAPTER = LLGuidance()

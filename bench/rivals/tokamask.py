@@ -18,6 +18,9 @@ class Engine:
     def compile(self, schema):
         return self.package.compile(self.package.Grammar.json_schema(schema), self.vocabulary)
 
+    def compile_cfg(self, case):
+        return self.package.compile(self.package.Grammar.lark(case.lark), self.vocabulary)
+
     def start(self, compiled):
         matcher = compiled.matcher()
         mask, fill = self.mask, matcher.fill_bitmask
@@ -86,7 +89,7 @@ class Tokamask(Rival):
     def mask(self, files):
         return Engine(files)
 
-    compile_grammar = mask
+    compile_grammar = mask_cfg = mask
 
     def sample(self):
         import tokamask as tm

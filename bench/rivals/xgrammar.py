@@ -23,6 +23,9 @@ class Engine:
     def compile(self, schema):
         return self.compiler.compile_json_schema(schema, any_whitespace=True, strict_mode=False)
 
+    def compile_cfg(self, case):
+        return self.compiler.compile_grammar(case.ebnf)
+
     def start(self, compiled):
         matcher = self.package.GrammarMatcher(compiled)
         mask, fill_next = self.mask, matcher.fill_next_token_bitmask
@@ -42,7 +45,7 @@ class XGrammar(Rival):
     def mask(self, files):
         return Engine(files)
 
-    compile_grammar = mask
+    compile_grammar = mask_cfg = mask
 
     def apply_bitmask(self):
         import torch

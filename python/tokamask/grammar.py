@@ -183,6 +183,56 @@ class Grammar:
         return cls(_core.read_lark(text, start), "lark")
 
     @classmethod
+    def structural_tag(
+        cls,
+        tags: Mapping[str, Any] | str | Iterable[Mapping[str, Any]],
+        triggers: Iterable[str] | None = None,
+        *,
+        at_least_one: bool = False,
+        stop_after_first: bool = False,
+    ) -> Grammar:
+        """Free text in which a trigger must be followed by the rest of a tag: how tool calls are written.
+
+        Parameters
+        ----------
+        tags : list[dict], dict or str
+            Each tag is ``{"begin": text, "schema": JSON Schema, "end": text}``, or has a ``content`` in the
+            place of the schema: a format with a ``type``, one of ``json_schema``, ``regex``, ``grammar``
+            (EBNF), ``lark``, ``const_string``, ``any_text``, ``token``, ``sequence``, ``or``, ``tag``,
+            ``triggered_tags`` and ``tags_with_separator``. A dict or JSON text is a whole structural tag as
+            serving engines pass it on, and no triggers are given then.
+        triggers : list[str]
+            Texts that begin tags and do not occur in the free text.
+        at_least_one : bool
+            The text must have a tag.
+        stop_after_first : bool
+            The text ends with the first tag.
+
+        Raises
+        ------
+        GrammarError
+            A tag is malformed, at a JSON pointer.
+
+        Examples
+        --------
+        >>> tag = {"begin": "<f>", "schema": {"type": "integer"}, "end": "</f>"}
+        >>> tm.Grammar.structural_tag([tag], ["<f>"])
+        <Grammar from structural_tag>
+
+        """
+        whole: Any = tags
+        if not isinstance(tags, str | Mapping):
+            whole = {
+                "structures": list(tags),
+                "triggers": list(triggers or ()),
+                "at_least_one": at_least_one,
+                "stop_after_first": stop_after_first,
+            }
+        elif triggers is not None or at_least_one or stop_after_first:
+            raise ValueError("triggers and flags stand inside a structural tag that is given as a whole")
+        return cls(_core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN), "structural_tag")
+
+    @classmethod
     def choice(cls, texts: Iterable[str]) -> Grammar:
         """One of the texts given.
 

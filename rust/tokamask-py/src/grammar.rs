@@ -63,3 +63,10 @@ pub fn read_lark(py: Python<'_>, text: &str, start: &str) -> Result<GrammarSourc
     let grammar = py.detach(|| tokamask::grammar::lark::read(text, start))?;
     Ok(GrammarSource(Arc::new(grammar)))
 }
+
+/// Reads a structural tag given as JSON text.
+#[pyfunction]
+pub fn read_structural_tag(py: Python<'_>, text: &str, space: u32) -> Result<GrammarSource> {
+    let grammar = py.detach(|| tokamask::grammar::tags::read(text, space))?;
+    Ok(GrammarSource(Arc::new(grammar)))
+}

@@ -33,7 +33,9 @@ mod _core {
         encode_bytes, encode_lists, encode_piece, encode_unstable, may_have_special, read_ranks, Pattern,
     };
     #[pymodule_export]
-    use crate::grammar::{choice, read_ebnf, read_json_schema, read_lark, read_regex, GrammarSource};
+    use crate::grammar::{
+        choice, read_ebnf, read_json_schema, read_lark, read_regex, read_structural_tag, GrammarSource,
+    };
     #[pymodule_export]
     use crate::kernels::{
         apply_bitmask, attention_column_sums, block_sparse_prefill, decode, ems_merge, entropy_scores,

@@ -11,6 +11,7 @@ mod nfa;
 mod number;
 pub mod regex;
 pub mod rules;
+pub mod tags;
 pub mod words;
 
 use std::sync::Arc;
