@@ -88,7 +88,8 @@ def main(names: list[str]) -> int:
             "no:cacheprovider",
             "-W",
             "ignore",
-            "--tb=short",
+            "--tb=line",
+            "--continue-on-collection-errors",  # some files import packages that only they need
         ]
         environment = {**os.environ, **ranks(folder), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
