@@ -53,7 +53,19 @@ def absent() -> dict[str, list[str]]:
 
 
 ORDER = (
-    *("encode", "encode_array", "encode_batch", "superword", "latency", "load", "adversarial", "decode"),
+    *(
+        "encode",
+        "encode_array",
+        "encode_batch",
+        "count",
+        "append",
+        "drop_in",
+        "superword",
+        "latency",
+        "load",
+        "adversarial",
+        "decode",
+    ),
     *("train", "compile_grammar", "mask"),
     *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce", "draft", "generate"),
 )

@@ -257,6 +257,33 @@ def test_vocabulary_and_added_tokens(pair):
     assert mine.token_to_id("no token") is None
 
 
+def test_printed_as_there(pair):
+    mine, other = pair
+    for show in (repr, str):
+        for name in ("normalizer", "pre_tokenizer", "decoder", "model"):
+            # Tables of tokens are printed in an order that the original does not keep.
+            if name != "model" or "Unigram" in show(other.model):
+                assert show(getattr(mine, name)) == show(getattr(other, name))
+
+
+def test_a_trainer_knows_its_model():
+    tok = ours.Tokenizer(ours.models.BPE())
+    with pytest.raises(Exception, match="WordLevelTrainer can only train a WordLevel"):
+        tok.train([], ours.trainers.WordLevelTrainer())
+
+
+def test_streams_and_their_copies(pair):
+    mine, other = pair
+    ids = other.encode("the fox, naïve 你好 how", add_special_tokens=False).ids
+    streams = [(ours.decoders.DecodeStream(), mine), (theirs.decoders.DecodeStream(), other)]
+    for at, token_id in enumerate(ids):
+        found = [stream.step(tok, token_id) for stream, tok in streams]
+        assert found[0] == found[1]
+        if at == 2:
+            twin = copy.copy(streams[0][0])
+            assert twin.step(mine, ids[3]) == copy.copy(streams[0][0]).step(mine, ids[3])
+
+
 def test_lone_surrogates_are_refused_as_there(pair):
     for tok in pair:
         with pytest.raises(TypeError):

@@ -49,7 +49,7 @@ def source(name: str, folder: Path) -> Path:
 def rewritten(name: str, folder: Path) -> Path:
     """A copy of the suite that imports the drop-in module."""
     suite = source(name, folder) / SUITES[name]
-    target = folder / f"{name}-suite" / "tests"
+    target = folder / f"{name}-suite" / "python" / "tests"  # a suite asks for the name of its folder
     shutil.rmtree(target.parent, ignore_errors=True)
     shutil.copytree(suite, target)
     for file in target.rglob("*.py"):

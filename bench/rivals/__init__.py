@@ -54,6 +54,22 @@ class Rival:
         return ""
 
 
+def again(encode):
+    """A text that grows, for those who have to encode all of it each time: how many ids it has."""
+
+    def start():
+        whole = ""
+
+        def add(text):
+            nonlocal whole
+            whole += text
+            return len(encode(whole))
+
+        return add
+
+    return start
+
+
 REGISTRY: tuple[Rival, ...] = tuple(
     importlib.import_module(f"bench.rivals.{name}").ADAPTER for name in MODULES
 )

@@ -1,6 +1,6 @@
 """fastokens: a rebuild of Hugging Face's tokenizers; its lists share their int objects."""
 
-from bench.rivals import Rival
+from bench.rivals import Rival, again
 
 
 class Fastokens(Rival):
@@ -17,6 +17,13 @@ class Fastokens(Rival):
     def encode(self, files):
         encode = self._tokenizer(files).encode
         return lambda text: encode(text, add_special_tokens=False).ids
+
+    def append(self, files):
+        return again(self.encode(files))
+
+    def count(self, files):
+        encode = self.encode(files)
+        return lambda text: len(encode(text))
 
     def decode(self, files):
         return self._tokenizer(files).decode

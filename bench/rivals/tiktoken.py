@@ -2,7 +2,7 @@
 
 import os
 
-from bench.rivals import Rival
+from bench.rivals import Rival, again
 
 
 class Tiktoken(Rival):
@@ -20,6 +20,16 @@ class Tiktoken(Rival):
 
     def encode(self, files):
         return self._encoding(files).encode_ordinary
+
+    def append(self, files):
+        return again(self._encoding(files).encode_ordinary)
+
+    def count(self, files):
+        encode = self._encoding(files).encode_ordinary
+        return lambda text: len(encode(text))
+
+    def drop_in(self, files):
+        return self._encoding(files).encode
 
     def encode_array(self, files):
         encode = self._encoding(files).encode_to_numpy

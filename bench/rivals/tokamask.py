@@ -46,6 +46,30 @@ class Tokamask(Rival):
     def encode(self, files):
         return self._tokenizer(files).encode
 
+    def append(self, files):
+        tokenizer = self._tokenizer(files)
+
+        def start():
+            growing = tokenizer.appender()
+
+            def add(text):
+                growing.append(text)
+                return len(growing)
+
+            return add
+
+        return start
+
+    def count(self, files):
+        return self._tokenizer(files).count
+
+    def drop_in(self, files):
+        from tokamask.compat import tiktoken
+
+        return tiktoken.Encoding(
+            files.name, pat_str=files.pattern, mergeable_ranks=files.ranks, special_tokens=files.special
+        ).encode
+
     def encode_array(self, files):
         return self._tokenizer(files).encode_array
 

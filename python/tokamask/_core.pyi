@@ -162,6 +162,13 @@ def encode_lists(
     texts: Iterable[str],
     allowed_special: Collection[str] | Literal["all"] | None,
 ) -> list[list[int]]: ...
+def encode_utf8(
+    tokenizer: Tokenizer,
+    data: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    add_special_tokens: bool,
+    allowed_special: Collection[str] | Literal["all"] | None,
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
 def encode_piece(tokenizer: Tokenizer, piece: bytes) -> list[int]: ...
 def encode_bytes(tokenizer: Tokenizer, data: bytes) -> list[int]: ...
 def encode_unstable(

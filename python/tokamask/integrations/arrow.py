@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tokamask import Ragged, Tokenizer
+from tokamask import Ragged, Tokenizer, _core
 
 
 def encode_column(
@@ -48,14 +49,10 @@ def encode_column(
     [[392, 827], None]
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     strings = _strings(column)
-    rows = tokenizer.encode_batch(
-        strings.to_pylist() if not strings.null_count else pc.fill_null(strings, "").to_pylist(),
-        add_special_tokens=add_special_tokens,
-        allowed_special=allowed_special,
-    )
+    data, bounds = _buffers(strings)
+    rows = Ragged(*_core.encode_utf8(tokenizer, data, bounds, add_special_tokens, allowed_special))
     if not strings.null_count:
         return rows.to_arrow()
     missing = strings.is_null()
@@ -80,7 +77,16 @@ def _strings(column: Any) -> Any:
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(kind(column.type) for kind in kinds):
         raise TypeError(f"column: expected strings, got {column.type}")
-    return column
+    return column.cast(pa.large_string())  # only the offsets are written anew, if they are narrower
+
+
+def _buffers(strings: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of an array of large strings and where each begins, as they lie there."""
+    _, starts, data = strings.buffers()
+    bounds = np.frombuffer(starts or b"", np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    if len(bounds) == 0:
+        bounds = np.zeros(1, np.int64)
+    return np.frombuffer(data or b"", np.uint8), bounds
 
 
 class TokenizeBatch:

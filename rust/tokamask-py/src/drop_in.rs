@@ -1,10 +1,13 @@
 //! What the modules of `tokamask.compat` need beyond the public methods.
 
+use numpy::{PyArray1, PyArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use tokamask::formats::tiktoken;
 
+use crate::arrays::to_numpy;
 use crate::errors::Result;
 use crate::tokenizer::{allowed, Tokenizer};
 
@@ -77,6 +80,31 @@ pub fn encode_lists<'py>(
         lists.append(PyList::new(py, row.iter().map(|&id| ints[id as usize].bind_borrowed(py)))?)?;
     }
     Ok(lists)
+}
+
+/// The ids of texts that lie one after another in UTF-8, as Arrow keeps them: `offsets` int64 `[batch + 1]`.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn encode_utf8<'py>(
+    py: Python<'py>,
+    tokenizer: &Tokenizer,
+    data: &Bound<'py, PyArray1<u8>>,
+    offsets: &Bound<'py, PyArray1<i64>>,
+    add_special_tokens: bool,
+    allowed_special: Option<&Bound<'_, PyAny>>,
+) -> Result<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>)> {
+    let allowed = allowed(allowed_special)?;
+    let (data, offsets) = (data.readonly(), offsets.readonly());
+    let (data, offsets) = (data.as_slice().map_err(PyErr::from)?, offsets.as_slice().map_err(PyErr::from)?);
+    let text = |row: &[i64]| {
+        let place = usize::try_from(row[0]).ok().zip(usize::try_from(row[1]).ok());
+        let bytes = place.and_then(|(start, end)| data.get(start..end));
+        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok())
+    };
+    let texts: Option<Vec<&str>> = offsets.windows(2).map(text).collect();
+    let texts = texts.ok_or_else(|| PyValueError::new_err("a string of the column is not UTF-8"))?;
+    let (ids, offsets) = py.detach(|| tokenizer.core().encode_batch(&texts, add_special_tokens, &allowed))?;
+    Ok((to_numpy(py, ids), to_numpy(py, offsets)))
 }
 
 /// The ids of bytes that merging sees as one pretoken.

@@ -61,7 +61,8 @@ class Component:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shown_fields(self._shown())})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({shown_fields(self._shown(), 5)})"
 
     def _shown(self) -> dict[str, Any]:
         state = self.to_json()
@@ -81,27 +82,44 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def shown_fields(fields: dict[str, Any]) -> str:
-    """Fields as the original prints them: at most five entries of a list, the rest as dots."""
-    return ", ".join(f"{name}={shown(value)}" for name, value in fields.items())
+def shown_fields(fields: dict[str, Any], most: int | None = None) -> str:
+    """Fields as the original prints them."""
+    return ", ".join(f"{name}={shown(value, most, name)}" for name, value in fields.items())
 
 
-def shown(value: Any) -> str:
-    """A value as the original prints it."""
+def shown(value: Any, most: int | None = None, name: str = "") -> str:
+    """A value as the original prints it: of lists and tables ``most`` entries, the rest as dots."""
+    if isinstance(value, Component):
+        return str(value) if most else repr(value)
     if isinstance(value, bool) or value is None:
         return str(value)
-    if isinstance(value, str) and type(value).__name__ == "_Shown":
-        return str(value)  # a part that has printed itself
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return value if name in ("prepend_scheme", "behavior") else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, dict):
         if "type" in value:
             inner = {name: field for name, field in value.items() if name != "type"}
-            return f"{value['type']}({shown_fields(inner)})"
-        items = [f"{shown(k)}:{shown(v)}" for k, v in list(value.items())[:5]]
-        return "{" + ", ".join(items + ["..."] * (len(value) > 5)) + "}"
+            return f"{value['type']}({shown_fields(inner, most)})"
+        if len(value) == 1 and value.keys() & {"String", "Regex"}:
+            ((kind, text),) = value.items()
+            return f"{kind}({shown(text)})"
+        if len(value) == 1 and value.keys() & {"SpecialToken", "Sequence"}:
+            ((kind, inner),) = value.items()
+            named = f"id={inner['id']}" if kind == "Sequence" else f"id={shown(inner['id'])}"
+            return f"{kind}({named}, type_id={inner['type_id']})"
+        if value.keys() == {"id", "ids", "tokens"}:
+            return f"SpecialToken({shown_fields(value, most)})"
+        items = [f"{shown(k)}:{shown(v, most)}" for k, v in list(value.items())[:most]]
+        return "{" + ", ".join(items + ["..."] * (most is not None and len(value) > most)) + "}"
     if isinstance(value, (list, tuple)):
-        items = [shown(item) for item in value[:5]] + ["..."] * (len(value) > 5)
+        cut = (
+            most is not None
+            and len(value) > most
+            and isinstance(value, list)
+            and name not in ("single", "pair")
+        )
+        items = [shown(item, most) for item in (value[:most] if cut else value)] + ["..."] * cut
         return (
             ("(" if isinstance(value, tuple) else "[")
             + ", ".join(items)

@@ -61,7 +61,7 @@ class ByteLevel(Decoder):
     FIELDS = ("add_prefix_space", "trim_offsets", "use_regex")
 
     def __init__(
-        self, add_prefix_space: bool = True, trim_offsets: bool = True, use_regex: bool = True
+        self, add_prefix_space: bool = True, trim_offsets: bool = True, use_regex: bool = True, **_: Any
     ) -> None:
         self.add_prefix_space, self.trim_offsets, self.use_regex = add_prefix_space, trim_offsets, use_regex
 
@@ -259,6 +259,11 @@ class DecodeStream:
         self.ids = list(ids or [])
         self._prefix: str | None = None
         self._index = 0
+
+    def __copy__(self) -> DecodeStream:
+        copied = DecodeStream(self.ids, self.skip_special_tokens)
+        copied._prefix, copied._index = self._prefix, self._index
+        return copied
 
     def step(self, tokenizer: Any, id: int | Seq[int]) -> str | None:
         """Adds ids; the text that became complete, or None."""

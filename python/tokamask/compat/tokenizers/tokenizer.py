@@ -260,12 +260,16 @@ class Tokenizer:
         return (models.BPE(),)
 
     def __repr__(self) -> str:
-        state = self._state()
-        for name, part in (("post_processor", self._post_processor), ("model", self._model)):
-            state[name] = _Shown(repr(part))
-        return f"Tokenizer({shown_fields(state)})"
+        return self._printed(None)
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return self._printed(5)
+
+    def _printed(self, most: int | None) -> str:
+        state = self._state()
+        for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model"):
+            state[name] = getattr(self, f"_{name}")
+        return f"Tokenizer({shown_fields(state, most)})"
 
     # Vocabulary
 
@@ -545,6 +549,8 @@ class Tokenizer:
     def train_from_iterator(self, iterator: Any, trainer: Any = None, length: int | None = None) -> None:
         """Learns the model from texts, or from lists of texts."""
         trainer = trainer or self._model.get_trainer()
+        if self._model.TYPE != trainer.MODEL:
+            raise Exception(f"{trainer.TYPE} can only train a {trainer.MODEL}")
         counts: collections.Counter[str] = collections.Counter()
         for item in iterator:
             for text in [item] if isinstance(item, str) else item:
@@ -566,10 +572,6 @@ class Tokenizer:
             self._model = model
         self._version += 1
         self.add_special_tokens(trainer.special_tokens)
-
-
-class _Shown(str):
-    """A part that has printed itself."""
 
 
 def _restored(cls: type[Tokenizer], state: bytes) -> Tokenizer:

@@ -6,7 +6,7 @@ import collections
 import itertools
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from tokamask.compat.tokenizers import models
 from tokamask.compat.tokenizers.added import AddedToken
@@ -17,6 +17,7 @@ from tokamask.errors import UnsupportedComponentError
 class Trainer(Component, kind=True):
     """Base of all trainers."""
 
+    MODEL: ClassVar[str]
     _special: list[AddedToken]
 
     @property
@@ -61,6 +62,7 @@ class Trainer(Component, kind=True):
 class BpeTrainer(Trainer):
     """Learns merges: the most frequent pair first, of equals the one with the smaller ids."""
 
+    MODEL = "BPE"
     FIELDS = (
         "min_frequency",
         "vocab_size",
@@ -184,6 +186,8 @@ class BpeTrainer(Trainer):
 class WordPieceTrainer(BpeTrainer):
     """Merges as :class:`BpeTrainer` learns them, for a model that takes the longest token."""
 
+    MODEL = "WordPiece"
+
     def __init__(
         self,
         vocab_size: int = 30000,
@@ -215,6 +219,7 @@ class WordPieceTrainer(BpeTrainer):
 class WordLevelTrainer(Trainer):
     """The most frequent parts, of equals in order of the alphabet."""
 
+    MODEL = "WordLevel"
     FIELDS = ("min_frequency", "vocab_size", "show_progress", "special_tokens")
 
     def __init__(
@@ -241,6 +246,7 @@ class WordLevelTrainer(Trainer):
 class UnigramTrainer(Trainer):
     """Stands for its options; learning a Unigram model is refused here."""
 
+    MODEL = "Unigram"
     FIELDS = (
         "show_progress",
         "vocab_size",
