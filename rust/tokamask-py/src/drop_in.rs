@@ -103,7 +103,8 @@ pub fn encode_utf8<'py>(
     };
     let texts: Option<Vec<&str>> = offsets.windows(2).map(text).collect();
     let texts = texts.ok_or_else(|| PyValueError::new_err("a string of the column is not UTF-8"))?;
-    let (ids, offsets) = py.detach(|| tokenizer.core().encode_batch(&texts, add_special_tokens, &allowed))?;
+    let (ids, offsets) =
+        py.detach(|| tokenizer.core().encode_batch(&texts, add_special_tokens, &allowed, None))?;
     Ok((to_numpy(py, ids), to_numpy(py, offsets)))
 }
 
