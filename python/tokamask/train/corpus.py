@@ -14,7 +14,7 @@ from tokamask.errors import CorpusError
 Source: TypeAlias = "PathLike[str] | Iterable[str] | Iterable[PathLike[str]]"
 
 #: Bytes read, or characters gathered, before they are counted.
-BATCH = 1 << 23
+BATCH = 1 << 21
 
 
 def open_source(source: Any) -> tuple[list[Path] | None, Iterator[str]]:

@@ -76,6 +76,8 @@ pub struct Learner {
     heap: BinaryHeap<Candidate>,
     /// Positions of all candidates, each a slice of its own.
     pool: Vec<u32>,
+    /// Positions in the pool whose candidates are gone.
+    dead: usize,
     /// Left and right neighbours of the merge at hand.
     sides: (Side, Side),
 }
@@ -84,8 +86,8 @@ pub struct Learner {
 struct Candidate {
     count: u64,
     pair: u64,
-    start: usize,
-    len: usize,
+    start: u32,
+    len: u32,
 }
 
 impl PartialEq for Candidate {
@@ -179,6 +181,7 @@ impl Learner {
             counts: FxHashMap::default(),
             heap: BinaryHeap::new(),
             pool: Vec::new(),
+            dead: 0,
             sides: Default::default(),
         };
         for (id, (bytes, length)) in tokens.into_iter().enumerate() {
@@ -238,6 +241,7 @@ impl Learner {
             places.insert(pair, start);
             self.counts.insert(pair, count);
             if count > 0 {
+                let (start, len) = (start as u32, len as u32);
                 self.heap.push(Candidate { count: count as u64, pair, start, len });
             }
             start += len;
@@ -282,6 +286,7 @@ impl Learner {
                 return Outcome::Exhausted;
             }
             let Candidate { pair, start, len, .. } = std::collections::binary_heap::PeekMut::pop(top);
+            self.dead += len as usize;
             let (left, right) = ((pair >> 32) as u32, pair as u32);
             joined.clear();
             joined.extend_from_slice(&self.tokens[left as usize]);
@@ -291,7 +296,8 @@ impl Learner {
             }
             let new = self.product(&joined, left, right);
             self.merges.push((left, right));
-            self.merge((left, right), new, start..start + len, goal.max_token_length);
+            let positions = start as usize..(start + len) as usize;
+            self.merge((left, right), new, positions, goal.max_token_length);
             if !keep_going(self.size()) {
                 return Outcome::Stopped;
             }
@@ -379,6 +385,7 @@ impl Learner {
 
     /// Queues the pairs of a side with their positions, and empties it.
     fn queue(&mut self, side: &mut Side, pair: impl Fn(u32) -> u64) {
+        self.make_room(side.events.len());
         let mut start = self.pool.len();
         self.pool.resize(start + side.events.len(), 0);
         for &other in &side.seen {
@@ -387,7 +394,10 @@ impl Learner {
             let pair = pair(other);
             let count = self.counts.get(&pair).copied().unwrap_or(0);
             if count > 0 {
+                let (start, len) = (start as u32, len as u32);
                 self.heap.push(Candidate { count: count as u64, pair, start, len });
+            } else {
+                self.dead += len;
             }
             side.count[at] = start as i64; // from here on: where its next position goes
             start += len;
@@ -400,6 +410,31 @@ impl Learner {
         for other in side.seen.drain(..) {
             side.count[other as usize] = 0;
             side.hits[other as usize] = 0;
+        }
+    }
+
+    /// Room in the pool for more positions: first that of candidates that are gone. The pool would
+    /// grow to three times its size otherwise, and half of it would be dead.
+    fn make_room(&mut self, more: usize) {
+        if self.pool.len() + more <= self.pool.capacity() {
+            return;
+        }
+        if self.dead * 8 > self.pool.len() {
+            let mut candidates = std::mem::take(&mut self.heap).into_vec();
+            candidates.sort_unstable_by_key(|candidate| candidate.start);
+            let mut end = 0;
+            for candidate in &mut candidates {
+                let (start, len) = (candidate.start as usize, candidate.len as usize);
+                self.pool.copy_within(start..start + len, end);
+                candidate.start = end as u32;
+                end += len;
+            }
+            self.pool.truncate(end);
+            self.dead = 0;
+            self.heap = BinaryHeap::from(candidates);
+        }
+        if self.pool.len() + more > self.pool.capacity() {
+            self.pool.reserve_exact(more.max(self.pool.len() / 4));
         }
     }
 
