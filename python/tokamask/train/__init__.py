@@ -9,9 +9,7 @@ number of machines and the learning on one; the merges do not depend on how the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +18,14 @@ from tokamask import _core
 from tokamask._core import Tokenizer
 from tokamask.errors import CorpusError
 from tokamask.train.corpus import Source
-from tokamask.train.counting import count
+from tokamask.train.counting import count, counted
 from tokamask.train.counts import PretokenCounts
+from tokamask.train.models import unigram, wordlevel, wordpiece
 from tokamask.train.progress import Report, reporter
 from tokamask.train.report import report
-from tokamask.train.rules import Component
+from tokamask.train.rules import Component, components
 
-__all__ = ["PretokenCounts", "bpe", "count", "extend", "report", "superbpe"]
+__all__ = ["PretokenCounts", "bpe", "count", "extend", "report", "superbpe", "unigram", "wordlevel", "wordpiece"]
 
 ALL_BYTES = bytes(range(256))
 
@@ -76,7 +75,7 @@ def bpe(
 
     """
     tell = reporter(progress)
-    counts = _counted(source, pre_tokenizer=pre_tokenizer, tell=tell)
+    counts = counted(source, pre_tokenizer=pre_tokenizer, tell=tell)
     return train_bpe(
         counts,
         vocab_size=vocab_size,
@@ -102,7 +101,7 @@ def train_bpe(
     tell = tell or reporter(False)
     tok, merges, tokens = _core.train_bpe(
         counts.arrays,
-        json.dumps(counts.rules["pre_tokenizer"]),
+        components(counts.rules),
         list(special_tokens),
         bytes(initial_alphabet),
         vocab_size,
@@ -163,7 +162,7 @@ def superbpe(
 
     """
     tell = reporter(progress)
-    counts = _counted(source, pre_tokenizer=pre_tokenizer, tell=tell, runs=True)
+    counts = counted(source, pre_tokenizer=pre_tokenizer, tell=tell, runs=True)
     return train_superbpe(
         counts,
         vocab_size=vocab_size,
@@ -195,7 +194,7 @@ def train_superbpe(
         )
     tok, merges, tokens = _core.train_superbpe(
         counts.arrays,
-        json.dumps(counts.rules["run_pre_tokenizer"]),
+        components(counts.rules, "run_pre_tokenizer"),
         list(special_tokens),
         bytes(initial_alphabet),
         vocab_size,
@@ -254,11 +253,10 @@ def extend(
 
     """
     tell = reporter(progress)
-    rule = counts.rules["run_pre_tokenizer" if counts.has_runs else "pre_tokenizer"]
     extended = _core.train_extend(
         tok,
         counts.arrays,
-        json.dumps(rule),
+        components(counts.rules, "run_pre_tokenizer" if counts.has_runs else "pre_tokenizer"),
         vocab_size,
         max_words if counts.has_runs else None,
         veto,
@@ -267,11 +265,3 @@ def extend(
     )
     tell("learning", vocab_size, vocab_size)
     return extended
-
-
-def _counted(
-    source: PretokenCounts | Source, *, pre_tokenizer: Any, tell: Report, runs: Any = False
-) -> PretokenCounts:
-    if isinstance(source, PretokenCounts):
-        return source
-    return count(source, pre_tokenizer=pre_tokenizer, runs=runs, progress=tell)

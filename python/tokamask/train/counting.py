@@ -15,13 +15,14 @@ from tokamask.errors import CorpusError
 from tokamask.train import corpus
 from tokamask.train.counts import PretokenCounts, read, write
 from tokamask.train.progress import Report, reporter
-from tokamask.train.rules import DIGIT_GROUPS, Component, component
+from tokamask.train.rules import DIGIT_GROUPS, Component, component, components
 
 
 def count(
     source: corpus.Source,
     *,
     pre_tokenizer: str | Component | object = "gpt2",
+    normalizer: Component | object | None = None,
     runs: bool | Component | object = False,
     by_line: bool | None = None,
     skip_broken: bool = False,
@@ -37,6 +38,8 @@ def count(
     pre_tokenizer : str, component or HF object
         Cuts text into pretokens: ``"gpt2"``, ``"cl100k"``, ``"o200k"``, ``"superbpe"``, a component of a
         tokenizer.json as a dict, or an object of HF's ``pre_tokenizers``.
+    normalizer : component or HF object, optional
+        What becomes of each text, or line, before it is cut; tokenizers that learn from the counts keep it.
     runs : bool, component or HF object
         Also count runs of pretokens, which superwords are learnt from. The component says where even
         superwords end; True: at digits and between groups of three of them, counted from the right.
@@ -69,6 +72,7 @@ def count(
     rules = {
         "pre_tokenizer": component(pre_tokenizer),
         "run_pre_tokenizer": None if runs is False else component(DIGIT_GROUPS if runs is True else runs),
+        "normalizer": None if normalizer is None else component(normalizer),
         "by_line": by_line if by_line is not None else files is not None or runs is not False,
     }
     if files is not None and by_line is False:
@@ -82,6 +86,15 @@ def count(
     return work.finish()
 
 
+def counted(
+    source: PretokenCounts | corpus.Source, *, pre_tokenizer: Any, tell: Report, runs: Any = False
+) -> PretokenCounts:
+    """Counts, made now if the source is text."""
+    if isinstance(source, PretokenCounts):
+        return source
+    return count(source, pre_tokenizer=pre_tokenizer, runs=runs, progress=tell)
+
+
 class _Work:
     """A count in progress, and its checkpoint."""
 
@@ -93,7 +106,7 @@ class _Work:
         self.size = sum(size for _, size in self.source or [])
         runs = rules["run_pre_tokenizer"]
         self.counter = _core.PretokenCounter(
-            json.dumps(rules["pre_tokenizer"]), None if runs is None else json.dumps(runs), rules["by_line"]
+            components(rules), None if runs is None else components(rules, "run_pre_tokenizer"), rules["by_line"]
         )
         #: Where to go on: number of files (or texts) done, and bytes of the next file.
         self.place = (0, 0)

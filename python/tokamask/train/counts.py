@@ -47,7 +47,7 @@ class PretokenCounts:
         Times each run occurred.
     rules : dict
         ``pre_tokenizer`` and ``run_pre_tokenizer`` (components of a tokenizer.json; the second is None
-        without runs) and ``by_line``: how the text was cut. Only counts with equal rules add up.
+        without runs), ``normalizer`` and ``by_line``: how the text was cut. Only counts with equal rules add up.
     texts : int
         Texts (or lines of files) that were counted.
     text_bytes : int

@@ -60,3 +60,21 @@ def component(rule: str | Component | object) -> Component:
         loaded: Component = json.loads(state)
         return loaded
     raise TypeError(f"pre_tokenizer: expected a name, a component or an HF pre-tokenizer, got {type(rule)}")
+
+
+def is_byte_level(rule: Component) -> bool:
+    """Whether the rule ends in the alphabet of bytes."""
+    if rule["type"] == "Sequence":
+        return bool(rule["pretokenizers"]) and is_byte_level(rule["pretokenizers"][-1])
+    return rule["type"] == "ByteLevel"
+
+
+def components(rules: Mapping[str, Any], which: str = "pre_tokenizer") -> str:
+    """What the core is told of rules: counting takes the bytes of pretokens, whatever alphabet the model has."""
+    rule = rules[which]
+    return json.dumps(
+        {
+            "pre_tokenizer": rule if is_byte_level(rule) else sequence(rule),
+            "normalizer": rules.get("normalizer"),
+        }
+    )

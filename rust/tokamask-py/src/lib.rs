@@ -51,7 +51,8 @@ mod _core {
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
     use crate::train::{
-        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, unreachable_tokens,
+        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, train_unigram,
+        train_wordpiece, unreachable_tokens,
         PretokenCounter,
     };
     #[pymodule_export]

@@ -15,6 +15,7 @@ use tokamask::train::counts::{PretokenCounts, View};
 use tokamask::train::learn::Goal;
 use tokamask::train::superbpe::{self, Sizes};
 use tokamask::train::superword::superword_veto;
+use tokamask::train::{unigram, wordpiece};
 
 use crate::arrays::to_numpy;
 use crate::errors::Result;
@@ -79,12 +80,13 @@ pub struct PretokenCounter(Counter);
 impl PretokenCounter {
     #[new]
     fn new(words: &str, runs: Option<&str>, by_line: bool) -> Result<Self> {
-        let words = PreTokenizer::new(&bpe::settings(words)?.steps)?;
+        let settings = bpe::settings(words)?;
+        let words = PreTokenizer::new(&settings.steps)?;
         let runs = match runs {
             Some(runs) => Some(PreTokenizer::new(&bpe::settings(runs)?.steps)?),
             None => None,
         };
-        Ok(Self(Counter::new(words, runs, by_line)))
+        Ok(Self(Counter::new(words, runs, by_line, settings.normalizer)))
     }
 
     /// Counts texts, each on its own.
@@ -153,7 +155,11 @@ impl Ticker {
 
     fn tick(&mut self, done: usize) -> bool {
         self.calls += 1;
-        if self.calls % 64 != 0 || self.last.elapsed() < TICK {
+        self.calls % 64 != 0 || self.tell(done)
+    }
+
+    fn tell(&mut self, done: usize) -> bool {
+        if self.last.elapsed() < TICK {
             return true;
         }
         self.last = Instant::now();
@@ -177,9 +183,9 @@ fn trained<'py>(
     py: Python<'py>,
     learnt: &bpe::Learnt,
     special_tokens: &[String],
-    pre_tokenizer: &str,
+    components: &str,
 ) -> Result<Trained<'py>> {
-    let definition = learnt.definition(special_tokens, bpe::settings(pre_tokenizer)?);
+    let definition = learnt.definition(special_tokens, bpe::settings(components)?);
     let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::new(definition))?;
     let merges = learnt.merges.iter().flat_map(|&(left, right)| [left, right]).collect();
     let tokens = learnt.tokens.iter().map(|token| PyBytes::new(py, token)).collect();
@@ -192,7 +198,7 @@ fn trained<'py>(
 pub fn train_bpe<'py>(
     py: Python<'py>,
     counts: Borrowed<'_>,
-    pre_tokenizer: &str,
+    components: &str,
     special_tokens: Vec<String>,
     initial_alphabet: &[u8],
     vocab_size: usize,
@@ -210,7 +216,7 @@ pub fn train_bpe<'py>(
     let learnt =
         py.detach(|| bpe::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done)))?;
     ticker.finish()?;
-    trained(py, &learnt, &special_tokens, pre_tokenizer)
+    trained(py, &learnt, &special_tokens, components)
 }
 
 /// SuperBPE from counts with runs: words up to `transition`, superwords after it.
@@ -219,7 +225,7 @@ pub fn train_bpe<'py>(
 pub fn train_superbpe<'py>(
     py: Python<'py>,
     counts: Borrowed<'_>,
-    pre_tokenizer: &str,
+    components: &str,
     special_tokens: Vec<String>,
     initial_alphabet: &[u8],
     vocab_size: usize,
@@ -235,7 +241,7 @@ pub fn train_superbpe<'py>(
         superbpe::train(view, &special_tokens, initial_alphabet, sizes, |done| ticker.tick(done))
     })?;
     ticker.finish()?;
-    trained(py, &learnt, &special_tokens, pre_tokenizer)
+    trained(py, &learnt, &special_tokens, components)
 }
 
 /// A tokenizer with more merges.
@@ -245,7 +251,7 @@ pub fn train_extend(
     py: Python<'_>,
     tokenizer: &Tokenizer,
     counts: Borrowed<'_>,
-    pre_tokenizer: &str,
+    components: &str,
     vocab_size: usize,
     max_words: Option<usize>,
     veto: Option<Py<PyAny>>,
@@ -253,7 +259,7 @@ pub fn train_extend(
     report: Option<Py<PyAny>>,
 ) -> Result<Tokenizer> {
     let view = view(&counts)?;
-    let rule = bpe::settings(pre_tokenizer)?;
+    let rule = bpe::settings(components)?;
     let superwords = superword_veto(max_words.unwrap_or(usize::MAX));
     let raised = std::sync::Mutex::new(None);
     let asked = |token: &[u8]| {
@@ -280,6 +286,69 @@ pub fn train_extend(
         return Err(error.into());
     }
     Ok(py.detach(|| tokamask::tokenizer::Tokenizer::new(extended.0))?.into())
+}
+
+/// Pieces of a Unigram model and the logarithms of their probabilities, the likeliest first.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_unigram(
+    py: Python<'_>,
+    counts: Borrowed<'_>,
+    pieces: usize,
+    vocab_size: usize,
+    rounds: usize,
+    shrinking_factor: f64,
+    max_piece_length: usize,
+    seed_size: usize,
+    initial_alphabet: &str,
+    report: Option<Py<PyAny>>,
+) -> Result<Vec<(String, f64)>> {
+    let view = view(&counts)?;
+    let initial: Vec<char> = initial_alphabet.chars().collect();
+    let options = unigram::Options {
+        pieces,
+        vocab_size,
+        rounds,
+        shrinking_factor,
+        max_piece_length,
+        seed_size,
+        initial: &initial,
+    };
+    let mut ticker = Ticker::new(report);
+    let learnt = py.detach(|| unigram::train(view, options, |left| ticker.tell(left)))?;
+    ticker.finish()?;
+    let pieces = learnt.unwrap_or_default().into_iter();
+    Ok(pieces.map(|(piece, score)| (piece.iter().collect(), score)).collect())
+}
+
+/// Tokens of a `WordPiece` vocabulary after the special ones, by id.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_wordpiece(
+    py: Python<'_>,
+    counts: Borrowed<'_>,
+    vocab_size: usize,
+    special_tokens: usize,
+    min_frequency: u64,
+    limit_alphabet: usize,
+    initial_alphabet: &str,
+    prefix: &str,
+    report: Option<Py<PyAny>>,
+) -> Result<Vec<String>> {
+    let view = view(&counts)?;
+    let initial: Vec<char> = initial_alphabet.chars().collect();
+    let options = wordpiece::Options {
+        vocab_size,
+        special_tokens,
+        min_frequency,
+        limit_alphabet,
+        initial: &initial,
+        prefix,
+    };
+    let mut ticker = Ticker::new(report);
+    let learnt = py.detach(|| wordpiece::train(view, options, |done| ticker.tick(done)))?;
+    ticker.finish()?;
+    Ok(learnt.unwrap_or_default())
 }
 
 /// Ids that no text becomes.

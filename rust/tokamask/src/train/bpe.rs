@@ -20,11 +20,10 @@ pub struct Learnt {
     pub outcome: Outcome,
 }
 
-/// The settings that a pre-tokenizer component of a tokenizer.json asks for.
-pub fn settings(pre_tokenizer: &str) -> Result<Settings, Error> {
-    let file = format!(
-        r#"{{"pre_tokenizer": {pre_tokenizer}, "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}}}"#
-    );
+/// The settings that components of a tokenizer.json ask for: `{"pre_tokenizer": .., "normalizer": ..}`.
+pub fn settings(components: &str) -> Result<Settings, Error> {
+    let inner = components.trim_start().strip_prefix('{').unwrap_or_default();
+    let file = format!(r#"{{"model": {{"type": "BPE", "vocab": {{}}, "merges": []}}, {inner}"#);
     Ok(formats::tokenizer_json::read(file.as_bytes())?.settings)
 }
 

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::counts::{words_of, PretokenCounts, View};
 use super::table::Table;
 use crate::error::{CorpusError, Error};
+use crate::text::normalizer::Normalizer;
 use crate::text::pretokenizer::PreTokenizer;
 
 /// Bytes of text that one thread takes at a time.
@@ -20,6 +21,8 @@ pub struct Counter {
     runs: Option<PreTokenizer>,
     /// Texts are cut after each newline first.
     by_line: bool,
+    /// What becomes of each line, or text, before it is cut into pretokens.
+    normalizer: Option<Normalizer>,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -37,9 +40,14 @@ struct Shard {
 
 impl Counter {
     /// A counter that cuts text with `words`, inside the pieces of `runs` if given.
-    pub fn new(words: PreTokenizer, runs: Option<PreTokenizer>, by_line: bool) -> Self {
-        let threads = rayon::current_num_threads();
-        Self { words, runs, by_line, shards: (0..threads).map(|_| Mutex::default()).collect() }
+    pub fn new(
+        words: PreTokenizer,
+        runs: Option<PreTokenizer>,
+        by_line: bool,
+        normalizer: Option<Normalizer>,
+    ) -> Self {
+        let shards = (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect();
+        Self { words, runs, by_line, normalizer, shards }
     }
 
     /// Counts texts, each on its own.
@@ -104,6 +112,13 @@ impl Counter {
     }
 
     fn add_line(&self, shard: &mut Shard, text: &str) -> Result<(), Error> {
+        match &self.normalizer {
+            Some(normalizer) => self.add_normal(shard, &normalizer.apply(text)),
+            None => self.add_normal(shard, text),
+        }
+    }
+
+    fn add_normal(&self, shard: &mut Shard, text: &str) -> Result<(), Error> {
         let Shard { words, runs, spans, inner, run, starts } = shard;
         let Some(cut) = &self.runs else {
             let Some(rule) = self.words.single_rule() else {
