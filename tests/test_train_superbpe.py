@@ -1,39 +1,17 @@
 """SuperBPE: equal to the readable trainer, its invariants, and its gain over plain BPE."""
 
-import itertools
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from superword_corpora import corpora, runs_of
 
 import tokamask as tm
 from tokamask import train
 from tokamask.errors import CorpusError
 from tokamask.reference import train as reference
 from tokamask.train import train_bpe, train_superbpe
-
-
-def runs_of(counts):
-    """Runs and single pretokens, as tuples of bytes with their counts."""
-    words = [word for word, _ in counts.items()]
-    alone = dict(counts.items())
-    runs = {}
-    for (start, end), count in zip(
-        itertools.pairwise(counts.run_offsets.tolist()), counts.run_counts.tolist(), strict=True
-    ):
-        run = tuple(words[word] for word in counts.run_words[start:end])
-        runs[run] = count
-        for word in run:
-            alone[word] -= count
-    return runs | {(word,): count for word, count in alone.items() if count}
-
-
-lines = st.text(st.sampled_from("aab   cé日.:,-1\n"), max_size=30)
-phrases = st.lists(
-    st.sampled_from(["of the", "in", " the", "way", ":", " -", "\n", " 12345", "a", "  "]), max_size=12
-)
-corpora = st.lists(lines | phrases.map("".join), min_size=1, max_size=10)
 
 
 @given(

@@ -388,7 +388,7 @@ def merge_counts(a: _Counts, b: _Counts) -> _Counts: ...
 def check_counts(counts: _Counts) -> None: ...
 def train_bpe(
     counts: _Counts,
-    pre_tokenizer: str,
+    components: str,
     special_tokens: list[str],
     initial_alphabet: bytes,
     vocab_size: int,
@@ -453,7 +453,7 @@ def fill_bitmasks(
 ) -> npt.NDArray[np.bool_]: ...
 def train_superbpe(
     counts: _Counts,
-    pre_tokenizer: str,
+    components: str,
     special_tokens: list[str],
     initial_alphabet: bytes,
     vocab_size: int,
@@ -465,10 +465,50 @@ def train_superbpe(
 def train_extend(
     tokenizer: Tokenizer,
     counts: _Counts,
-    pre_tokenizer: str,
+    components: str,
     vocab_size: int,
     max_words: int | None,
     veto: Callable[[bytes], bool] | None,
     min_frequency: int,
     report: Callable[[int], object] | None,
 ) -> Tokenizer: ...
+def train_unigram(
+    counts: _Counts,
+    pieces: int,
+    vocab_size: int,
+    rounds: int,
+    shrinking_factor: float,
+    max_piece_length: int,
+    seed_size: int,
+    initial_alphabet: str,
+    report: Callable[[int], object] | None,
+) -> list[tuple[str, float]]: ...
+def train_wordpiece(
+    counts: _Counts,
+    vocab_size: int,
+    special_tokens: int,
+    min_frequency: int,
+    limit_alphabet: int,
+    initial_alphabet: str,
+    prefix: str,
+    report: Callable[[int], object] | None,
+) -> list[str]: ...
+def train_boundless(
+    counts: _Counts,
+    components: str,
+    special_tokens: list[str],
+    initial_alphabet: bytes,
+    vocab_size: int,
+    max_words: int | None,
+    min_frequency: int,
+    report: Callable[[int], object] | None,
+) -> _Trained: ...
+def replay_merges(
+    tokenizer: Tokenizer, counts: _Counts, report: Callable[[int], object] | None
+) -> tuple[
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint64],
+]: ...

@@ -41,6 +41,7 @@ class Learner:
         self.ids = {token: nth for nth, token in reversed(list(enumerate(tokens)))}
         self.words = [(list(word), count) for word, count in words]
         self.merges: list[Pair] = []
+        self.frequencies: list[int] = []
         self.counts: Counter[Pair] = Counter()
         self.queue: list[tuple[int, Pair, tuple[int, ...]]] = []
         where: defaultdict[Pair, set[int]] = defaultdict(set)
@@ -79,6 +80,7 @@ class Learner:
             if new == len(self.tokens):
                 self.tokens.append(token)
             self.merges.append(pair)
+            self.frequencies.append(self.counts[pair])
             self.merge(pair, new, words, max_token_length)
 
     def merge(self, pair: Pair, new: int, words: Iterable[int], max_token_length: float) -> None:
@@ -176,3 +178,80 @@ def superbpe(
     learner.learn(vocab_size, veto=superword_veto(max_words))
     inherited = [(moved[a], moved[b]) for a, b in merges if (a, b) in applied]
     return learner.tokens, inherited + learner.merges
+
+
+def frequencies(
+    words: Iterable[tuple[Sequence[int], int]], merges: Sequence[Pair], products: Sequence[int]
+) -> list[Counter[Pair]]:
+    """How frequent each adjacent pair is before each merge and after the last; a merged pair no longer is."""
+    sequences = [(list(word), count) for word, count in words]
+    found = []
+    for pair, new in [*zip(merges, products, strict=True), (None, None)]:
+        now: Counter[Pair] = Counter()
+        for word, count in sequences:
+            for adjacent in itertools.pairwise(word):
+                now[adjacent] += count
+        found.append(now)
+        sequences = [
+            (replay([word], {pair: new})[0][0] if pair and new is not None else word, count)
+            for word, count in sequences
+        ]
+    return found
+
+
+def boundless(
+    runs: Mapping[tuple[bytes, ...], int], vocab_size: int, *, max_words: int | None = None
+) -> list[bytes]:
+    """BoundlessBPE in two phases, from runs of pretokens (single ones included): tokens by id.
+
+    The merges of words and those of superwords are learnt apart; walked together, the one with the higher count is
+    taken, a word of equals.
+    """
+    words: Counter[bytes] = Counter()
+    for run, count in runs.items():
+        for word in run:
+            words[word] += count
+    letters = alphabet(words)
+    ids = {letter: nth for nth, letter in enumerate(letters)}
+    lower = Learner(letters, [([ids[bytes([b])] for b in word], n) for word, n in sorted(words.items())])
+    lower.learn(vocab_size)
+    spelled = {bytes([b]): nth for nth, b in enumerate(b"".join(letters))}
+    whole: dict[bytes, int] = {}
+    for word in words:
+        (symbols,), _ = replay(
+            [[spelled[bytes([b])] for b in word]],
+            {pair: len(letters) + nth for nth, pair in enumerate(lower.merges)},
+        )
+        if len(symbols) == 1 and any(character.isalpha() for character in word.decode(errors="ignore")):
+            whole[word] = symbols[0]
+    sequences: Counter[tuple[int, ...]] = Counter()
+    for run, count in runs.items():
+        for eligible, group in itertools.groupby(run, whole.__contains__):
+            if eligible and len(found := tuple(whole[word] for word in group)) > 1:
+                sequences[found] += count
+    upper = Learner(lower.tokens, sorted(sequences.items()))
+    veto = superword_veto(max_words) if max_words is not None else lambda token: False
+    upper.learn(len(lower.tokens) + vocab_size, veto=veto)
+    below = [
+        (learnt(lower, pair), count) for pair, count in zip(lower.merges, lower.frequencies, strict=True)
+    ]
+    above = [
+        (learnt(upper, pair), count) for pair, count in zip(upper.merges, upper.frequencies, strict=True)
+    ]
+    taken, superwords = 0, 0
+    chosen = set(letters)
+    while len(chosen) < vocab_size and (taken < len(below) or superwords < len(above)):
+        word_count = below[taken][1] if taken < len(below) else 0
+        if superwords < len(above) and above[superwords][1] > word_count:
+            chosen.add(above[superwords][0])
+            superwords += 1
+        else:
+            chosen.add(below[taken][0])
+            taken += 1
+    in_order = [token for token, _ in below[:taken] + above[:superwords]]
+    return list(dict.fromkeys(letters + in_order))
+
+
+def learnt(learner: Learner, pair: Pair) -> bytes:
+    """The token of a merge."""
+    return learner.tokens[pair[0]] + learner.tokens[pair[1]]

@@ -22,12 +22,27 @@ from tokamask.train.counting import count, counted
 from tokamask.train.counts import PretokenCounts
 from tokamask.train.models import unigram, wordlevel, wordpiece
 from tokamask.train.progress import Report, reporter
+from tokamask.train.replay import Replay, replay_merges
 from tokamask.train.report import report
 from tokamask.train.rules import Component, components
 
-__all__ = ["PretokenCounts", "bpe", "count", "extend", "report", "superbpe", "unigram", "wordlevel", "wordpiece"]
+__all__ = [
+    "PretokenCounts",
+    "Replay",
+    "boundless",
+    "bpe",
+    "count",
+    "extend",
+    "replay_merges",
+    "report",
+    "superbpe",
+    "unigram",
+    "wordlevel",
+    "wordpiece",
+]
 
 ALL_BYTES = bytes(range(256))
+NO_RUNS = "superwords are learnt from runs, and these counts hold none: count(..., runs=True)"
 
 
 def bpe(
@@ -189,9 +204,7 @@ def train_superbpe(
     """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
     tell = tell or reporter(False)
     if not counts.has_runs:
-        raise CorpusError(
-            "superwords are learnt from runs, and these counts hold none: count(..., runs=True)"
-        )
+        raise CorpusError(NO_RUNS)
     tok, merges, tokens = _core.train_superbpe(
         counts.arrays,
         components(counts.rules, "run_pre_tokenizer"),
@@ -199,6 +212,91 @@ def train_superbpe(
         bytes(initial_alphabet),
         vocab_size,
         min(transition, vocab_size),
+        max_words,
+        min_frequency,
+        lambda done: tell("learning", done, vocab_size),
+    )
+    tell("learning", vocab_size, vocab_size)
+    return tok, merges.reshape(-1, 2), tokens
+
+
+def boundless(
+    source: PretokenCounts | Source,
+    *,
+    vocab_size: int,
+    max_words: int | None = None,
+    special_tokens: Sequence[str] = (),
+    min_frequency: int = 0,
+    initial_alphabet: Iterable[int] = ALL_BYTES,
+    pre_tokenizer: str | Component | object = "superbpe",
+    progress: bool | Report = True,
+) -> Tokenizer:
+    """BoundlessBPE: superwords out of whole words only, and the transition found by counts.
+
+    Words are learnt as in plain BPE. Superwords are learnt over sequences of pretokens that are single tokens with a
+    letter in them. At each step the more frequent of the next word merge and the next superword merge is taken, a
+    word of equals. The result is an ordinary BPE tokenizer with the merges of words first; unlike the authors' encoder
+    it may also join the last token of a longer word with what follows.
+
+    Sources: Schmidt et al., "Boundless Byte Pair Encoding: Breaking the Pre-tokenization Barrier", 2025, and its
+    authors' two-phase order. Deletion of intermediate tokens (PickyBPE) is not done.
+
+    Parameters
+    ----------
+    source : PretokenCounts, paths or texts
+        Counts must hold runs: ``count(..., pre_tokenizer="superbpe", runs=True)``.
+    vocab_size : int
+        Size of the vocabulary, special tokens and alphabet included.
+    max_words : int or None
+        Words that a token may hold; also refuses tokens with ``": "``. None refuses nothing.
+    special_tokens, min_frequency, initial_alphabet, pre_tokenizer, progress
+        As in :func:`bpe`.
+
+    Raises
+    ------
+    CorpusError
+        The counts hold no runs.
+
+    Examples
+    --------
+    >>> tok = tm.train.boundless(["by the way, it is on the way"] * 9, vocab_size=272)
+    >>> [tok.decode([i]) for i in tok.encode("by the way")]
+    ['by the way']
+
+    """
+    tell = reporter(progress)
+    counts = counted(source, pre_tokenizer=pre_tokenizer, tell=tell, runs=True)
+    return train_boundless(
+        counts,
+        vocab_size=vocab_size,
+        max_words=max_words,
+        special_tokens=special_tokens,
+        min_frequency=min_frequency,
+        initial_alphabet=initial_alphabet,
+        tell=tell,
+    )[0]
+
+
+def train_boundless(
+    counts: PretokenCounts,
+    *,
+    vocab_size: int,
+    max_words: int | None = None,
+    special_tokens: Sequence[str] = (),
+    min_frequency: int = 0,
+    initial_alphabet: Iterable[int] = ALL_BYTES,
+    tell: Report | None = None,
+) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
+    """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
+    tell = tell or reporter(False)
+    if not counts.has_runs:
+        raise CorpusError(NO_RUNS)
+    tok, merges, tokens = _core.train_boundless(
+        counts.arrays,
+        components(counts.rules, "run_pre_tokenizer"),
+        list(special_tokens),
+        bytes(initial_alphabet),
+        vocab_size,
         max_words,
         min_frequency,
         lambda done: tell("learning", done, vocab_size),

@@ -106,7 +106,9 @@ class _Work:
         self.size = sum(size for _, size in self.source or [])
         runs = rules["run_pre_tokenizer"]
         self.counter = _core.PretokenCounter(
-            components(rules), None if runs is None else components(rules, "run_pre_tokenizer"), rules["by_line"]
+            components(rules),
+            None if runs is None else components(rules, "run_pre_tokenizer"),
+            rules["by_line"],
         )
         #: Where to go on: number of files (or texts) done, and bytes of the next file.
         self.place = (0, 0)

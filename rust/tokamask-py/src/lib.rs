@@ -51,9 +51,8 @@ mod _core {
     use crate::tokenizer::{StreamDecoder, Tokenizer};
     #[pymodule_export]
     use crate::train::{
-        check_counts, merge_counts, train_bpe, train_extend, train_superbpe, train_unigram,
-        train_wordpiece, unreachable_tokens,
-        PretokenCounter,
+        check_counts, merge_counts, replay_merges, train_boundless, train_bpe, train_extend, train_superbpe,
+        train_unigram, train_wordpiece, unreachable_tokens, PretokenCounter,
     };
     #[pymodule_export]
     use crate::vocabulary::Vocabulary;

@@ -12,10 +12,10 @@ use tokamask::text::pretokenizer::PreTokenizer;
 use tokamask::train::bpe;
 use tokamask::train::counter::Counter;
 use tokamask::train::counts::{PretokenCounts, View};
-use tokamask::train::learn::Goal;
+use tokamask::train::learn::{Goal, Veto};
 use tokamask::train::superbpe::{self, Sizes};
 use tokamask::train::superword::superword_veto;
-use tokamask::train::{unigram, wordpiece};
+use tokamask::train::{boundless, replay, unigram, wordpiece};
 
 use crate::arrays::to_numpy;
 use crate::errors::Result;
@@ -242,6 +242,64 @@ pub fn train_superbpe<'py>(
     })?;
     ticker.finish()?;
     trained(py, &learnt, &special_tokens, components)
+}
+
+/// `BoundlessBPE` from counts with runs.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the trainer, named in Python
+pub fn train_boundless<'py>(
+    py: Python<'py>,
+    counts: Borrowed<'_>,
+    components: &str,
+    special_tokens: Vec<String>,
+    initial_alphabet: &[u8],
+    vocab_size: usize,
+    max_words: Option<usize>,
+    min_frequency: u64,
+    report: Option<Py<PyAny>>,
+) -> Result<Trained<'py>> {
+    let view = view(&counts)?;
+    let veto = superword_veto(max_words.unwrap_or(usize::MAX));
+    let veto = max_words.is_some().then_some(&veto as Veto<'_>);
+    let goal = Goal { min_frequency, veto, ..Goal::size(vocab_size) };
+    let mut ticker = Ticker::new(report);
+    let learnt = py.detach(|| {
+        boundless::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done))
+    })?;
+    ticker.finish()?;
+    trained(py, &learnt, &special_tokens, components)
+}
+
+/// pairs, merges, steps, places, counts
+type Replayed<'py> = (
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u64>>,
+);
+
+/// Counts of pairs through the merges of a tokenizer.
+#[pyfunction]
+pub fn replay_merges<'py>(
+    py: Python<'py>,
+    tokenizer: &Tokenizer,
+    counts: Borrowed<'_>,
+    report: Option<Py<PyAny>>,
+) -> Result<Replayed<'py>> {
+    let view = view(&counts)?;
+    let definition = tokenizer.core().definition();
+    let mut ticker = Ticker::new(report);
+    let replay = py.detach(|| replay::replay(definition, view, |done| ticker.tick(done)))?;
+    ticker.finish()?;
+    let pairs = replay.pairs.into_iter().flat_map(|(left, right)| [left, right]).collect();
+    Ok((
+        to_numpy(py, pairs),
+        to_numpy(py, replay.merges),
+        to_numpy(py, replay.steps),
+        to_numpy(py, replay.places),
+        to_numpy(py, replay.counts),
+    ))
 }
 
 /// A tokenizer with more merges.

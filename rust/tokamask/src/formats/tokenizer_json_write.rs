@@ -53,7 +53,7 @@ pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
 }
 
 /// The merges as a list: of ranks, the canonical halves of each token.
-fn pairs(tokens: &[Option<Vec<u8>>], merges: &Merges) -> Result<Vec<(u32, u32)>, VocabularyError> {
+pub fn pairs(tokens: &[Option<Vec<u8>>], merges: &Merges) -> Result<Vec<(u32, u32)>, VocabularyError> {
     if let Merges::List(list) = merges {
         return Ok(list.clone());
     }

@@ -67,6 +67,8 @@ pub struct Learner {
     lengths: Vec<u32>,
     ids: FxHashMap<Bytes, u32>,
     merges: Vec<(u32, u32)>,
+    /// What each merge's pair counted when it was merged.
+    pub(super) merge_counts: Vec<u64>,
     cells: Vec<u32>,
     /// Headers of words too long to search back through.
     long: Vec<u32>,
@@ -80,6 +82,8 @@ pub struct Learner {
     dead: usize,
     /// Left and right neighbours of the merge at hand.
     sides: (Side, Side),
+    /// Pairs whose counts the merge at hand changes, if somebody wants to know.
+    touched: Option<Vec<u64>>,
 }
 
 /// A pair that waits, with the positions at which it came to be.
@@ -175,6 +179,7 @@ impl Learner {
             lengths: Vec::with_capacity(tokens.len()),
             ids: FxHashMap::default(),
             merges: Vec::new(),
+            merge_counts: Vec::new(),
             cells: Vec::new(),
             long: Vec::new(),
             large: FxHashMap::default(),
@@ -183,6 +188,7 @@ impl Learner {
             pool: Vec::new(),
             dead: 0,
             sides: Default::default(),
+            touched: None,
         };
         for (id, (bytes, length)) in tokens.into_iter().enumerate() {
             let bytes = bytes.into_boxed_slice();
@@ -296,10 +302,51 @@ impl Learner {
             }
             let new = self.product(&joined, left, right);
             self.merges.push((left, right));
+            self.merge_counts.push(current);
             let positions = start as usize..(start + len) as usize;
             self.merge((left, right), new, positions, goal.max_token_length);
             if !keep_going(self.size()) {
                 return Outcome::Stopped;
+            }
+        }
+    }
+
+    /// Merges pairs in the order given, frequent or not. `changed` is told the number of merges done, a
+    /// pair and its new count; first the counts at the start.
+    pub(super) fn replay(
+        &mut self,
+        merges: &[(u32, u32)],
+        mut changed: impl FnMut(usize, u64, u64),
+        mut keep_going: impl FnMut(usize) -> bool,
+    ) {
+        let mut waiting: FxHashMap<u64, Vec<u32>> = FxHashMap::default();
+        let mut start: Vec<(u64, i64)> = self.counts.iter().map(|(&pair, &count)| (pair, count)).collect();
+        start.sort_unstable();
+        start.into_iter().for_each(|(pair, count)| changed(0, pair, count.max(0) as u64));
+        for (step, &(left, right)) in merges.iter().enumerate() {
+            for found in self.heap.drain() {
+                let places = &self.pool[found.start as usize..(found.start + found.len) as usize];
+                waiting.entry(found.pair).or_default().extend_from_slice(places);
+            }
+            self.pool.clear();
+            self.dead = 0;
+            let pair = pair_of(left, right);
+            let joined = [&self.tokens[left as usize][..], &self.tokens[right as usize]].concat();
+            let new = self.product(&joined, left, right);
+            let Some(places) = waiting.remove(&pair) else { continue };
+            self.pool.extend_from_slice(&places);
+            self.touched = Some(Vec::new());
+            self.merge((left, right), new, 0..places.len(), usize::MAX);
+            let mut touched = self.touched.take().unwrap_or_default();
+            touched.push(pair);
+            touched.sort_unstable();
+            touched.dedup();
+            for other in touched {
+                let count = self.counts.get(&other).map_or(0, |&count| count.max(0) as u64);
+                changed(step + 1, other, if other == pair { 0 } else { count });
+            }
+            if !keep_going(step + 1) {
+                return;
             }
         }
     }
@@ -352,6 +399,10 @@ impl Learner {
         }
         for &other in &rights.seen {
             lose(pair_of(b, other), rights.count[other as usize]);
+        }
+        if let Some(touched) = &mut self.touched {
+            touched.extend(lefts.seen.iter().flat_map(|&other| [pair_of(other, a), pair_of(other, new)]));
+            touched.extend(rights.seen.iter().flat_map(|&other| [pair_of(b, other), pair_of(new, other)]));
         }
         lefts.take(&mut rights, new); // (new, new) can be met from both sides and waits once
         self.queue(&mut lefts, |other| pair_of(other, new));
