@@ -1,6 +1,6 @@
 """tokamask: tokenizers, grammar masks, lookahead drafts and the array kernels around them."""
 
-from tokamask import attention, errors, metrics, sampling, selection, train
+from tokamask import attention, errors, metrics, sampling, selection, train, transfer
 from tokamask._core import CompiledGrammar, Drafter, DraftSession, Matcher, Tokenizer, Vocabulary
 from tokamask.draft import DraftTree, verify_greedy, verify_sampled
 from tokamask.encoding import Encoding
@@ -33,6 +33,7 @@ __all__ = [
     "sampling",
     "selection",
     "train",
+    "transfer",
     "verify_greedy",
     "verify_sampled",
 ]
