@@ -82,19 +82,3 @@ def test_unigram_does_not_depend_on_sharding(counts):
 def test_too_many_characters(counts):
     with pytest.raises(CorpusError, match="distinct characters"):
         train_unigram(counts, vocab_size=20)
-
-
-@pytest.mark.parametrize(
-    ("train", "options"),
-    [
-        (tm.train.unigram, {"unk_token": "<unk>", "special_tokens": ["<unk>"]}),
-        (tm.train.wordpiece, {}),
-        (tm.train.wordlevel, {}),
-    ],
-)
-def test_tokenizers_agree_with_theirs_on_the_file(train, options, counts, tmp_path):
-    tok = train(counts, vocab_size=500, progress=False, **options)
-    tok.save(tmp_path / "tokenizer.json")
-    other = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    for text in TEXT[:200]:
-        assert tok.encode(text) == other.encode(text).ids

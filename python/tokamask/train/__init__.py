@@ -20,7 +20,6 @@ from tokamask.errors import CorpusError
 from tokamask.train.corpus import Source
 from tokamask.train.counting import count, counted
 from tokamask.train.counts import PretokenCounts
-from tokamask.train.models import unigram, wordlevel, wordpiece
 from tokamask.train.progress import Report, reporter
 from tokamask.train.replay import Replay, replay_merges
 from tokamask.train.report import report
@@ -36,9 +35,6 @@ __all__ = [
     "replay_merges",
     "report",
     "superbpe",
-    "unigram",
-    "wordlevel",
-    "wordpiece",
 ]
 
 ALL_BYTES = bytes(range(256))

@@ -125,7 +125,7 @@ fn superwords(
     let words = runs.iter().map(|(run, count)| (&run[..], *count));
     let mut learner = Learner::new(tokens, words, |&token| token)?;
     let size = regular.tokens.len() + room;
-    learner.learn(Goal { veto, min_frequency, ..Goal::size(size) }, |_| true);
+    learner.learn(Goal { min_frequency, veto, ..Goal::size(size) }, |_| true);
     Ok(List::of(learner))
 }
 

@@ -322,7 +322,9 @@ impl Learner {
         let mut waiting: FxHashMap<u64, Vec<u32>> = FxHashMap::default();
         let mut start: Vec<(u64, i64)> = self.counts.iter().map(|(&pair, &count)| (pair, count)).collect();
         start.sort_unstable();
-        start.into_iter().for_each(|(pair, count)| changed(0, pair, count.max(0) as u64));
+        for (pair, count) in start {
+            changed(0, pair, count.max(0) as u64);
+        }
         for (step, &(left, right)) in merges.iter().enumerate() {
             for found in self.heap.drain() {
                 let places = &self.pool[found.start as usize..(found.start + found.len) as usize];

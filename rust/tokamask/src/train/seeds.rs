@@ -31,7 +31,9 @@ pub fn seeds(words: &Words, max_length: usize, most: usize) -> Vec<Piece> {
     let repeated = repeated.into_iter().take(room).map(|(score, place)| (text[place].into(), score as f64));
     let mut pieces: Vec<Piece> = letters.chain(repeated).collect();
     let sum = pieces.iter().map(|(_, score)| score).sum::<f64>().ln();
-    pieces.iter_mut().for_each(|(_, score)| *score = score.ln() - sum);
+    for (_, score) in &mut pieces {
+        *score = score.ln() - sum;
+    }
     pieces
 }
 

@@ -40,10 +40,13 @@ pub struct Options<'a> {
 /// A piece and the logarithm of its probability.
 pub type Piece = (Box<[char]>, f64);
 
-/// Distinct words as characters, with their counts.
+/// A distinct word as characters, and its count.
+pub type Word = (Box<[char]>, u64);
+
+/// Distinct words.
 pub struct Words {
     /// The words.
-    pub words: Vec<(Box<[char]>, u64)>,
+    pub words: Vec<Word>,
 }
 
 impl Words {
@@ -58,9 +61,9 @@ impl Words {
         })
     }
 
-    fn parts(&self) -> impl IndexedParallelIterator<Item = (usize, &[(Box<[char]>, u64)])> {
+    fn parts(&self) -> impl IndexedParallelIterator<Item = &[Word]> {
         let size = self.words.len().div_ceil(PARTS).max(1);
-        self.words.par_chunks(size).enumerate().map(move |(nth, part)| (nth * size, part))
+        self.words.par_chunks(size)
     }
 }
 
@@ -112,7 +115,7 @@ pub fn train(
 
 /// How often each piece is expected in the words; the last number is that of unknown characters.
 fn expectations(segmenter: &Segmenter<'_>, words: &Words, pieces: usize) -> Vec<f64> {
-    let part = |(_, part): (usize, &[(Box<[char]>, u64)])| {
+    let part = |part: &[Word]| {
         let mut expected = vec![0.0; pieces + 1];
         let mut lattice = segmenter.lattice();
         for (word, count) in part {
@@ -158,7 +161,7 @@ fn pruned(pieces: Vec<Piece>, words: &Words, room: usize) -> Vec<Piece> {
             },
         )
         .collect();
-    let part = |(_, part): (usize, &[(Box<[char]>, u64)])| {
+    let part = |part: &[Word]| {
         let mut uses = vec![0.0; pieces.len() + 1];
         let mut lattice = segmenter.lattice();
         for (word, count) in part {
@@ -181,9 +184,8 @@ fn pruned(pieces: Vec<Piece>, words: &Words, room: usize) -> Vec<Piece> {
     let mut candidates = Vec::new();
     for (id, alternative) in alternatives.iter().enumerate() {
         match alternative {
-            Alternative::Unused if uses[id] == 0.0 => {}
+            Alternative::Unused | Alternative::Pieces(_) if uses[id] == 0.0 => {}
             Alternative::Never | Alternative::Unused => kept[id] = true,
-            Alternative::Pieces(_) if uses[id] == 0.0 => {}
             Alternative::Pieces(instead) => {
                 let now = uses[id].ln() - sum.ln();
                 // The rule's authors take the number of all pieces here, not that of the alternatives.
