@@ -302,9 +302,10 @@ def merge_batch(
         for pair in pairs:
             where[pair].add(nth)
     while len(merges) < max_merges:
-        pair = max((pair for pair in counts if may(pair)), key=counts.__getitem__, default=None)
-        if pair is None or counts[pair] < max(min_count, 1):
+        best = max((pair for pair in counts if may(pair)), key=counts.__getitem__, default=None)
+        if best is None or counts[best] < max(min_count, 1):
             break
+        pair = best
         new = first + len(merges)
         merges.append(pair)
         for nth in sorted(where.pop(pair)):

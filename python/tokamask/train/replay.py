@@ -88,5 +88,7 @@ def replay_merges(tok: Tokenizer, counts: PretokenCounts, *, progress: bool | Re
     if counts.has_runs:
         raise CorpusError("merges are replayed on pretokens, and these counts hold runs")
     tell = reporter(progress)
-    pairs, *rest = _core.replay_merges(tok, counts.arrays, lambda done: tell("replaying", done, None))
-    return Replay(pairs.reshape(-1, 2), *rest)
+    pairs, merges, steps, places, changed = _core.replay_merges(
+        tok, counts.arrays, lambda done: tell("replaying", done, None)
+    )
+    return Replay(pairs.reshape(-1, 2), merges, steps, places, changed)

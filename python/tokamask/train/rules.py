@@ -65,8 +65,9 @@ def component(rule: str | Component | object) -> Component:
 def is_byte_level(rule: Component) -> bool:
     """Whether the rule ends in the alphabet of bytes."""
     if rule["type"] == "Sequence":
-        return bool(rule["pretokenizers"]) and is_byte_level(rule["pretokenizers"][-1])
-    return rule["type"] == "ByteLevel"
+        steps: list[Component] = rule["pretokenizers"]
+        return bool(steps) and is_byte_level(steps[-1])
+    return bool(rule["type"] == "ByteLevel")
 
 
 def components(rules: Mapping[str, Any], which: str = "pre_tokenizer") -> str:
