@@ -1,0 +1,168 @@
+"""compat.xgrammar: the names that serving engines call, with xgrammar's arguments and results."""
+
+import ast
+import importlib.util
+import inspect
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tokamask.compat import xgrammar as xgr
+
+TOKENS = [bytes([b]) for b in range(256)] + [b"</s>", b'{"', b'":', b"true", b"}"]
+INFO = xgr.TokenizerInfo(TOKENS, xgr.VocabType.RAW, vocab_size=270, stop_token_ids=[256])
+SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+
+
+def accepts(compiled, text):
+    matcher = xgr.GrammarMatcher(compiled)
+    return matcher.accept_string(text) and matcher.is_completed()
+
+
+def test_a_request_from_start_to_end():
+    compiled = xgr.GrammarCompiler(INFO, max_threads=1).compile_json_schema(json.dumps(SCHEMA))
+    matcher = xgr.GrammarMatcher(compiled, max_rollback_tokens=8)
+    bitmask = np.zeros(xgr.get_bitmask_shape(2, INFO.vocab_size), np.int32)
+    assert matcher.fill_next_token_bitmask(bitmask, 1)
+    assert bitmask[1, 257 // 32] >> (257 % 32) & 1
+    assert matcher.accept_token(257)
+    assert not matcher.accept_token(ord("}"))
+    assert matcher.accept_token(ord("a"))
+    assert matcher.accept_token(258)
+    matcher.rollback(1)
+    copy = matcher.fork()
+    assert copy.accept_string('": true}')
+    assert copy.is_completed()
+    assert not copy.is_terminated()
+    assert copy.accept_token(256)
+    assert copy.is_terminated()
+    assert not copy.accept_token(256)
+    assert not matcher.is_completed()
+    matcher.reset()
+    assert matcher.accept_string('{"a":false}')
+
+
+def test_every_way_to_compile():
+    compiler = xgr.GrammarCompiler(INFO)
+    assert accepts(compiler.compile_builtin_json_grammar(), '[1, {"x": null}]')
+    assert accepts(compiler.compile_regex("[ab]+"), "abba")
+    assert accepts(compiler.compile_grammar('root ::= "(" root? ")"'), "(())")
+    assert accepts(compiler.compile_lark('start: "a"+'), "aaa")
+    tags = [{"begin": "<f>", "schema": json.dumps(SCHEMA), "end": "</f>"}]
+    assert accepts(compiler.compile_structural_tag(tags, ["<f>"]), 'x<f>{"a": true}</f>')
+    whole = {"type": "structural_tag", "format": {"type": "const_string", "value": "ok"}}
+    assert accepts(compiler.compile_structural_tag(whole), "ok")
+    assert compiler.compile_regex("[ab]+") is compiler.compile_regex("[ab]+")
+    assert compiler.get_cache_size_bytes() > 0
+    compiler.clear_cache()
+    assert compiler.get_cache_size_bytes() == 0
+
+
+def test_strict_mode_and_order():
+    compiler = xgr.GrammarCompiler(INFO)
+    assert not accepts(compiler.compile_json_schema(SCHEMA), '{"a": true, "b": 1}')
+    assert accepts(compiler.compile_json_schema(SCHEMA, strict_mode=False), '{"a": true, "b": 1}')
+    two = {"type": "object", "properties": {"a": {}, "b": {}}}
+    assert not accepts(compiler.compile_json_schema(two), '{"b": 1, "a": 1}')
+    assert accepts(compiler.compile_json_schema(two, any_order=True), '{"b": 1, "a": 1}')
+    assert not accepts(compiler.compile_json_schema(SCHEMA, any_whitespace=False), '{"a":  true}')
+
+
+def test_draft_trees_masks_and_batches():
+    compiled = xgr.GrammarCompiler(INFO).compile_regex("ab|ac|b")
+    bitmask = np.zeros(xgr.get_bitmask_shape(4, INFO.vocab_size), np.int32)
+    matcher = xgr.GrammarMatcher(compiled)
+    # root -> a -> c, and x beside a
+    done = matcher.traverse_draft_tree([1, 2, -1, -1], [-1, 3, -1, -1], [0, 97, 99, 120], bitmask)
+    rows = np.unpackbits(bitmask.view(np.uint8), bitorder="little", axis=1)
+    assert done
+    assert [np.flatnonzero(row).tolist() for row in rows] == [[97, 98], [98, 99], [256], []]
+    batch = np.zeros_like(bitmask)
+    pair = [matcher, xgr.GrammarMatcher(compiled)]
+    assert xgr.BatchGrammarMatcher.batch_accept_token(pair, [97, 120]) == [True, False]
+    xgr.BatchGrammarMatcher(1).batch_fill_next_token_bitmask(pair, batch, [2, 0])
+    assert (batch[2] == bitmask[1]).all()
+    assert (batch[0] == bitmask[0]).all()
+    logits = np.zeros((4, 270), np.float32)
+    xgr.apply_token_bitmask_inplace(logits, batch, vocab_size=260, indices=[2])
+    assert np.isfinite(logits[2]).sum() == 2 + 10
+    assert np.isfinite(logits[0]).all()
+
+
+def test_saved_and_read_again():
+    compiled = xgr.GrammarCompiler(INFO).compile_regex("a+")
+    again = xgr.CompiledGrammar.deserialize_json(compiled.serialize_json(), INFO)
+    assert accepts(again, "aa")
+    info = xgr.TokenizerInfo.from_vocab_and_metadata(TOKENS, INFO.dump_metadata())
+    assert info.stop_token_ids == [256]
+    with pytest.raises(xgr.InvalidJSONError):
+        xgr.CompiledGrammar.deserialize_json("{", INFO)
+    with pytest.raises(xgr.DeserializeFormatError):
+        xgr.CompiledGrammar.deserialize_json("{}", INFO)
+    old = compiled.serialize_json().replace(xgr.SERIALIZATION_VERSION, "tokamask-0")
+    with pytest.raises(xgr.DeserializeVersionError):
+        xgr.CompiledGrammar.deserialize_json(old, INFO)
+
+
+def test_errors_have_xgrammars_types():
+    with pytest.raises(xgr.InvalidStructuralTagError):
+        xgr.Grammar.from_structural_tag({"type": "what"})
+    with pytest.raises(xgr.InvalidJSONError):
+        xgr.Grammar.from_json_schema("{")
+    with pytest.raises(RuntimeError):
+        xgr.Grammar.from_ebnf("root ::= (")
+
+
+def test_spellings():
+    level = xgr.TokenizerInfo(["\u0120a", "\u010a"], xgr.VocabType.BYTE_LEVEL)
+    assert level.decoded_vocab == [b" a", b"\n"]
+    fallback = xgr.TokenizerInfo(["\u2581a", "<0x0A>"], xgr.VocabType.BYTE_FALLBACK)
+    assert fallback.decoded_vocab == [b" a", b"\n"]
+
+
+def test_terminating_without_a_stop_token():
+    compiled = xgr.GrammarCompiler(INFO).compile_regex("ab")
+    matcher = xgr.GrammarMatcher(compiled, terminate_without_stop_token=True, override_stop_tokens=259)
+    assert matcher.stop_token_ids == [259]
+    assert matcher.find_jump_forward_string() == "ab"
+    assert matcher.accept_string(b"ab")
+    assert matcher.is_terminated()
+
+
+FILES = {"TokenizerInfo": "tokenizer_info", "GrammarCompiler": "compiler", "GrammarMatcher": "matcher"}
+LEFT_OUT = {"named_grammars", "print_converted_ebnf"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_signatures_are_those_of_the_package(name):
+    found = importlib.util.find_spec("xgrammar")
+    if found is None or found.origin is None:
+        pytest.skip("xgrammar is not installed")
+    source = (pathlib.Path(found.origin).parent / f"{FILES[name]}.py").read_text(encoding="utf-8")
+    theirs = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == name)
+    for method in theirs.body:
+        if not isinstance(method, ast.FunctionDef) or method.name.startswith("_debug"):
+            continue
+        if any(getattr(d, "id", "") == "overload" for d in method.decorator_list):
+            continue
+        if method.name.startswith(("_is", "_detect")):
+            continue
+        own = inspect.getattr_static(getattr(xgr, name), method.name, None)
+        if own is None and method.name in (
+            "serialize_json",
+            "deserialize_json",
+            "prepend_space_in_tokenization",
+        ):
+            continue
+        if isinstance(own, property):
+            continue
+        own = getattr(xgr, name).__dict__[method.name]
+        parameters = list(inspect.signature(getattr(own, "__func__", own)).parameters)
+        if "args" in parameters:
+            continue
+        wanted = [a.arg for a in (*method.args.args, *method.args.kwonlyargs) if a.arg not in LEFT_OUT]
+        if name == "GrammarCompiler" and method.name == "compile_lark":
+            wanted[1] = "text"
+        assert parameters == wanted, method.name
