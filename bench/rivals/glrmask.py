@@ -37,6 +37,23 @@ class Engine:
 
         return fill, state.commit_token, row
 
+    def small(self, compiled, token_ids, place):
+        """The operations on one state, by name."""
+        state = compiled.start()
+        for token_id in token_ids[:place]:
+            state.commit_token(token_id)
+        row, allowed = self.row, token_ids[place]
+
+        def copy_and_accept():
+            state.copy().commit_token(allowed)
+
+        return {
+            "unchanged state": lambda: state.fill_mask(row),
+            "new state": compiled.start,
+            "fork": state.copy,
+            "accept and rollback": copy_and_accept,
+        }
+
 
 class GlrMask(Rival):
     name = "glrmask"

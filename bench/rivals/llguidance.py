@@ -34,6 +34,25 @@ class Engine:
         address, size, compute = self.row.ctypes.data, self.row.nbytes, matcher.unsafe_compute_mask_ptr
         return lambda: compute(address, size), matcher.consume_token, self.row
 
+    def small(self, compiled, token_ids, place):
+        """The operations on one state, by name."""
+        matcher = compiled.deep_copy()
+        matcher.consume_tokens(token_ids[:place])
+        address, size, compute = self.row.ctypes.data, self.row.nbytes, matcher.unsafe_compute_mask_ptr
+        allowed = token_ids[place]
+
+        def there_and_back():
+            matcher.consume_token(allowed)
+            matcher.rollback(1)
+
+        return {
+            "unchanged state": lambda: compute(address, size),
+            "new state": compiled.deep_copy,
+            "fork": matcher.deep_copy,
+            "is_allowed": lambda: matcher.validate_tokens([allowed]),
+            "accept and rollback": there_and_back,
+        }
+
 
 class LLGuidance(Rival):
     name = "llguidance"

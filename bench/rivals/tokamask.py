@@ -15,8 +15,8 @@ class Engine:
         )
         self.mask = tm.allocate_bitmask(1, files.size)
 
-    def compile(self, schema):
-        return self.package.compile(self.package.Grammar.json_schema(schema), self.vocabulary)
+    def compile(self, schema, **options):
+        return self.package.compile(self.package.Grammar.json_schema(schema, **options), self.vocabulary)
 
     def compile_cfg(self, case):
         return self.package.compile(self.package.Grammar.lark(case.lark), self.vocabulary)
@@ -25,6 +25,26 @@ class Engine:
         matcher = compiled.matcher()
         mask, fill = self.mask, matcher.fill_bitmask
         return lambda: fill(mask, 0), matcher.accept, mask[0]
+
+    def small(self, compiled, token_ids, place):
+        """The operations on one state, by name."""
+        matcher = compiled.matcher()
+        matcher.accept_prefix(token_ids[:place])
+        mask, allowed = self.mask, token_ids[place]
+        fill, accept, rollback = matcher.fill_bitmask, matcher.accept, matcher.rollback
+
+        def there_and_back():
+            accept(allowed)
+            rollback()
+
+        return {
+            "unchanged state": lambda: fill(mask),
+            "shared row": matcher.mask_row,
+            "new state": compiled.matcher,
+            "fork": matcher.fork,
+            "is_allowed": lambda: matcher.is_allowed(allowed),
+            "accept and rollback": there_and_back,
+        }
 
 
 class Tokamask(Rival):

@@ -1,13 +1,17 @@
 //! Conjunctions of patterns as one deterministic automaton over characters, built as it is walked.
 
+mod lengths;
+mod loops;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, LimitError};
-use crate::grammar::chars::CharSet;
+use crate::grammar::chars::{CharSet, MAX_CHAR};
 use crate::grammar::nfa::{Edge, Nfa, NONE};
 use crate::grammar::regex::Regex;
+pub use lengths::Lengths;
 
 /// The state from which nothing is accepted.
 pub const DEAD: u32 = 0;
@@ -27,23 +31,29 @@ pub struct Loop {
 /// A deterministic automaton over characters. Every state but [`DEAD`] can still accept.
 #[derive(Clone)]
 pub struct Automaton {
-    parts: Vec<Nfa>,
-    classes: Vec<CharSet>,
+    // Copies share everything until one of them builds a state.
+    parts: Arc<Vec<Nfa>>,
+    classes: Arc<Vec<CharSet>>,
     /// First characters of the intervals on which all classes are constant, and their symbols.
-    starts: Vec<u32>,
-    symbols: Vec<u16>,
-    ascii: [u16; 128],
+    starts: Arc<Vec<u32>>,
+    symbols: Arc<Vec<u16>>,
+    ascii: Arc<[u16; 128]>,
     /// One character of each symbol; the last symbol is that of surrogates, which never match.
-    representatives: Vec<u32>,
-    sets: Vec<Box<[u32]>>,
-    ids: FxHashMap<Box<[u32]>, u32>,
-    delta: Vec<u32>,
-    accepts: Vec<bool>,
+    representatives: Arc<Vec<u32>>,
+    sets: Arc<Vec<Box<[u32]>>>,
+    ids: Arc<FxHashMap<Box<[u32]>, u32>>,
+    delta: Arc<Vec<u32>>,
+    accepts: Arc<Vec<bool>>,
     start: u32,
     explored: bool,
+    /// Not zero for the automata of this crate, which are the same in all grammars.
+    pub known: u32,
     seen: Vec<u32>,
     round: u32,
     live_ascii: Vec<Option<u128>>,
+    stays: Vec<Option<u128>>,
+    sticks: Vec<Option<u128>>,
+    forever: Vec<Option<bool>>,
     loops: FxHashMap<u32, Option<Loop>>,
 }
 
@@ -69,27 +79,30 @@ impl Automaton {
     }
 
     fn assemble(parts: Vec<Nfa>, classes: Vec<CharSet>, eager: bool) -> Result<Self, Error> {
-        let widest = parts.iter().map(|p| p.edges.len()).max().unwrap_or(0);
         let mut automaton = Self {
-            parts,
-            classes,
-            starts: Vec::new(),
-            symbols: Vec::new(),
-            ascii: [0; 128],
-            representatives: Vec::new(),
-            sets: vec![Box::default()],
-            ids: FxHashMap::default(),
-            delta: Vec::new(),
-            accepts: vec![false],
+            parts: Arc::new(parts),
+            classes: Arc::new(classes),
+            starts: Arc::default(),
+            symbols: Arc::default(),
+            ascii: Arc::new([0; 128]),
+            representatives: Arc::default(),
+            sets: Arc::new(vec![Box::default()]),
+            ids: Arc::default(),
+            delta: Arc::default(),
+            accepts: Arc::new(vec![false]),
             start: DEAD,
             explored: false,
-            seen: vec![0; widest],
+            known: 0,
+            seen: Vec::new(),
             round: 0,
             live_ascii: Vec::new(),
+            stays: Vec::new(),
+            sticks: Vec::new(),
+            forever: Vec::new(),
             loops: FxHashMap::default(),
         };
         automaton.partition();
-        automaton.delta.resize(automaton.representatives.len(), DEAD);
+        automaton.delta = Arc::new(vec![DEAD; automaton.representatives.len()]);
         let roots: Vec<Vec<u32>> = automaton.parts.iter().map(|p| vec![p.start]).collect();
         automaton.start = automaton.intern(roots, true);
         if eager {
@@ -100,34 +113,53 @@ impl Automaton {
 
     /// Splits the characters into intervals on which every class is constant.
     fn partition(&mut self) {
-        let mut cuts = vec![0, 0xd800, 0xe000];
-        for class in &self.classes {
+        // Where a class begins or ends, with the class.
+        let none = usize::MAX;
+        let mut cuts = vec![(0, none), (0xd800, none), (0xe000, none)];
+        for (i, class) in self.classes.iter().enumerate() {
             for &(low, high) in class.ranges() {
-                cuts.extend([low, high + 1]);
+                cuts.extend([(low, i), (high + 1, i)]);
             }
         }
         cuts.sort_unstable();
-        cuts.dedup();
-        cuts.retain(|&c| c <= super::chars::MAX_CHAR);
         let mut by_signature: FxHashMap<Vec<u64>, u16> = FxHashMap::default();
         let words = self.classes.len().div_ceil(64);
-        for &cut in &cuts {
-            let mut signature = vec![0u64; words + 1];
-            for (i, class) in self.classes.iter().enumerate() {
-                signature[i / 64] |= u64::from(class.has(cut)) << (i % 64);
+        let mut signature = vec![0u64; words + 1];
+        let (mut starts, mut symbols, mut representatives) = (Vec::new(), Vec::new(), Vec::new());
+        let mut at = 0;
+        while at < cuts.len() {
+            let cut = cuts[at].0;
+            while at < cuts.len() && cuts[at].0 == cut {
+                let class = cuts[at].1;
+                if class != none {
+                    signature[class / 64] ^= 1 << (class % 64);
+                }
+                at += 1;
+            }
+            if cut > MAX_CHAR {
+                break;
             }
             signature[words] = u64::from((0xd800..0xe000).contains(&cut));
-            let next = by_signature.len() as u16;
-            let symbol = *by_signature.entry(signature).or_insert(next);
-            if symbol == next {
-                self.representatives.push(cut);
-            }
-            self.starts.push(cut);
-            self.symbols.push(symbol);
+            let symbol = if let Some(&symbol) = by_signature.get(&signature) {
+                symbol
+            } else {
+                let symbol = by_signature.len() as u16;
+                by_signature.insert(signature.clone(), symbol);
+                representatives.push(cut);
+                symbol
+            };
+            starts.push(cut);
+            symbols.push(symbol);
         }
-        for c in 0..128 {
-            self.ascii[c as usize] = self.search(c);
+        let mut ascii = [0; 128];
+        for (i, &start) in starts.iter().enumerate().take_while(|s| *s.1 < 128) {
+            let end = starts.get(i + 1).map_or(128, |&s| s.min(128));
+            ascii[start as usize..end as usize].fill(symbols[i]);
         }
+        self.starts = Arc::new(starts);
+        self.symbols = Arc::new(symbols);
+        self.representatives = Arc::new(representatives);
+        self.ascii = Arc::new(ascii);
     }
 
     fn search(&self, c: u32) -> u16 {
@@ -182,12 +214,14 @@ impl Automaton {
         })
     }
 
-    /// The states that characters in `low..=high` lead to.
-    pub fn successors(&mut self, state: u32, low: u32, high: u32) -> Vec<u32> {
+    /// True if some character in `low..=high` leads to a state that fits.
+    pub fn any_fit(&mut self, state: u32, low: u32, high: u32, fits: impl Fn(u32) -> bool) -> bool {
         let from = self.starts.partition_point(|&s| s <= low) - 1;
         let to = self.starts.partition_point(|&s| s <= high);
-        let next = (from..to).map(|i| self.step_symbol(state, self.symbols[i])).collect::<Vec<_>>();
-        next.into_iter().filter(|&q| q != DEAD).collect()
+        (from..to).any(|i| {
+            let next = self.step_symbol(state, self.symbols[i]);
+            next != DEAD && fits(next)
+        })
     }
 
     #[cold]
@@ -208,7 +242,8 @@ impl Automaton {
         }
         let surrogate = (0xd800..0xe000).contains(&c);
         let to = if surrogate { DEAD } else { self.intern(next, false) };
-        self.delta[state as usize * self.representatives.len() + symbol as usize] = to;
+        let place = state as usize * self.representatives.len() + symbol as usize;
+        Arc::make_mut(&mut self.delta)[place] = to;
         to
     }
 
@@ -234,16 +269,20 @@ impl Automaton {
             return id;
         }
         let id = self.sets.len() as u32;
-        self.ids.insert(key.clone(), id);
-        self.sets.push(key[..key.len() - 1].into());
-        self.accepts.push(accepts);
-        self.delta.resize(self.delta.len() + self.representatives.len(), UNKNOWN);
+        Arc::make_mut(&mut self.sets).push(key[..key.len() - 1].into());
+        Arc::make_mut(&mut self.ids).insert(key, id);
+        Arc::make_mut(&mut self.accepts).push(accepts);
+        let width = self.delta.len() + self.representatives.len();
+        Arc::make_mut(&mut self.delta).resize(width, UNKNOWN);
         id
     }
 
     /// Follows what consumes nothing; returns whether the end of the text may be here.
     fn closure(&mut self, part: usize, todo: Vec<u32>, at_start: bool, key: &mut Vec<u32>) -> bool {
         let nfa = &self.parts[part];
+        if self.seen.len() < nfa.edges.len() {
+            self.seen.resize(nfa.edges.len(), 0);
+        }
         let round = self.round;
         let mut accepted = false;
         let mut todo: Vec<(u32, bool)> = todo.into_iter().map(|q| (q, false)).collect();
@@ -294,7 +333,7 @@ impl Automaton {
         }
         let distances = self.distances();
         let dead = |q: u32| distances[q as usize] == NONE;
-        for target in &mut self.delta {
+        for target in Arc::make_mut(&mut self.delta) {
             if dead(*target) {
                 *target = DEAD;
             }
@@ -303,6 +342,10 @@ impl Automaton {
             self.start = DEAD;
         }
         self.explored = true;
+        // Only their number is wanted from now on.
+        self.sets = Arc::new(vec![Box::default(); self.sets.len()]);
+        self.ids = Arc::default();
+        self.parts = Arc::default();
         Ok(())
     }
 
@@ -336,69 +379,6 @@ impl Automaton {
             front = next;
         }
         distance
-    }
-
-    /// Which numbers of further characters lead from each state to acceptance, up to a bound.
-    pub fn lengths(&mut self, min: u32, max: Option<u32>) -> Result<Lengths, Error> {
-        self.explore()?;
-        let shortest = self.distances();
-        let longest = self.longest();
-        let exact = match max {
-            Some(max) if min > 0 => {
-                let cells = (u64::from(max) + 1) * self.sets.len() as u64;
-                if cells > 20_000_000 {
-                    return Err(
-                        LimitError { limit: "pattern states times maxLength".into(), value: cells }.into()
-                    );
-                }
-                Some(self.exact_lengths(max as usize))
-            }
-            _ => None,
-        };
-        Ok(Lengths { shortest, longest, exact })
-    }
-
-    fn exact_lengths(&self, max: usize) -> Vec<Vec<u64>> {
-        let width = self.representatives.len();
-        let mut out = vec![vec![0u64; max / 64 + 1]; self.sets.len()];
-        let mut current: Vec<bool> = self.accepts.clone();
-        for length in 0..=max {
-            for (q, &reaches) in current.iter().enumerate() {
-                out[q][length / 64] |= u64::from(reaches) << (length % 64);
-            }
-            let step = |q: usize| {
-                self.delta[q * width..(q + 1) * width].iter().any(|&t| t != DEAD && current[t as usize])
-            };
-            current = (0..self.sets.len()).map(|q| q != DEAD as usize && step(q)).collect();
-        }
-        out
-    }
-
-    /// Most characters from each live state to acceptance; `None` if unbounded.
-    fn longest(&self) -> Vec<Option<u32>> {
-        let width = self.representatives.len();
-        let n = self.sets.len();
-        let targets =
-            |q: usize| self.delta[q * width..(q + 1) * width].iter().copied().filter(|&t| t != DEAD);
-        // Peel states all of whose successors are known; what remains lies on or leads to a cycle.
-        let mut known: Vec<Option<u32>> = vec![None; n];
-        known[0] = Some(0);
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for q in (1..n).rev() {
-                if known[q].is_none() {
-                    let best = targets(q)
-                        .map(|t| known[t as usize].map(|l| l + 1))
-                        .try_fold(0, |a, l| l.map(|l| a.max(l)));
-                    if best.is_some() {
-                        known[q] = best;
-                        changed = true;
-                    }
-                }
-            }
-        }
-        known
     }
 
     /// The whole automaton as a pattern.
@@ -491,68 +471,6 @@ impl Automaton {
         self.live_ascii.resize(self.live_ascii.len().max(place + 1), None);
         self.live_ascii[place] = Some(bits);
         bits
-    }
-
-    /// A large class of characters that can be read for ever from a state: either they do not change
-    /// the state, or one of the pattern's own states returns to itself on them whatever else happens.
-    pub fn run(&mut self, state: u32, least: usize) -> Option<Loop> {
-        let place = state as usize;
-        if let Some(known) = self.loops.get(&state) {
-            return known.clone();
-        }
-        let stays = self.self_loop(state);
-        let mut best = Loop { class: Arc::new(stays), stays: true };
-        if let [part] = self.parts.as_slice() {
-            if part.positive && !self.explored {
-                for &q in &*self.sets[place] {
-                    if q == NONE {
-                        break;
-                    }
-                    if let Edge::Class(class, target) = part.edges[q as usize] {
-                        let class = &self.classes[class as usize];
-                        if class.len() > best.class.len() && part.returns(target, q) {
-                            best = Loop { class: Arc::new(class.clone()), stays: false };
-                        }
-                    }
-                }
-            }
-        }
-        let found = (best.class.len() >= least).then_some(best);
-        self.loops.insert(state, found.clone());
-        found
-    }
-
-    /// The characters that keep the automaton in a state.
-    fn self_loop(&mut self, state: u32) -> CharSet {
-        let mut ranges = Vec::new();
-        for i in 0..self.starts.len() {
-            if self.step_symbol(state, self.symbols[i]) == state {
-                let last = self.starts.get(i + 1).map_or(super::chars::MAX_CHAR, |s| s - 1);
-                ranges.push((self.starts[i], last));
-            }
-        }
-        CharSet::from_ranges(ranges)
-    }
-}
-
-/// What lengths lead from each state to acceptance.
-pub struct Lengths {
-    shortest: Vec<u32>,
-    longest: Vec<Option<u32>>,
-    exact: Option<Vec<Vec<u64>>>,
-}
-
-impl Lengths {
-    /// True if from `state`, after `count` characters, an accepted text of `min..=max` characters can follow.
-    pub fn possible(&self, state: u32, count: u32, min: u32, max: Option<u32>) -> bool {
-        let state = state as usize;
-        let least = min.saturating_sub(count);
-        let Some(max) = max else { return self.longest[state].is_none_or(|longest| longest >= least) };
-        let Some(most) = max.checked_sub(count) else { return false };
-        match &self.exact {
-            Some(exact) => (least..=most).any(|l| exact[state][l as usize / 64] >> (l % 64) & 1 == 1),
-            None => self.shortest[state] <= most,
-        }
     }
 }
 

@@ -3,6 +3,49 @@
 /// Largest Unicode scalar value.
 pub const MAX_CHAR: u32 = 0x10_ffff;
 
+/// In a set of characters as bits: bytes that are no plain character of a JSON string. Controls and
+/// these two characters need no bits of their own; other low bits are the blocks of [`BLOCKS`].
+pub const SPECIAL: u128 = 2;
+/// The bits of characters that stand for themselves in a JSON string.
+pub const PRINTABLE: u128 = !0xffff_ffff & !(1 << b'"') & !(1 << b'\\');
+/// Blocks of characters beyond ASCII, and the bit of each. What patterns like to leave out (spaces, line
+/// separators, controls) is apart, so that classes such as `.` and `\S` hold the other blocks whole.
+const BLOCKS: [(u32, u32, u32); 27] = [
+    (0x80, 0xa0, 0),
+    (0xa1, 0xbf, 3),
+    (0xc0, 0xd6, 2),
+    (0xd7, 0xd7, 3),
+    (0xd8, 0xf6, 2),
+    (0xf7, 0xf7, 3),
+    (0xf8, 0x24f, 2),
+    (0x250, 0x36f, 3),
+    (0x370, 0x3ff, 4),
+    (0x400, 0x52f, 5),
+    (0x530, 0x167f, 6),
+    (0x1680, 0x1680, 0),
+    (0x1681, 0x1fff, 6),
+    (0x2000, 0x200f, 0),
+    (0x2010, 0x2027, 7),
+    (0x2028, 0x202f, 0),
+    (0x2030, 0x205e, 7),
+    (0x205f, 0x206f, 0),
+    (0x2070, 0x2fff, 7),
+    (0x3000, 0x3000, 0),
+    (0x3001, 0x33ff, 8),
+    (0x3400, 0x9fff, 9),
+    (0xa000, 0xabff, 10),
+    (0xac00, 0xd7ff, 11),
+    (0xe000, 0xfefe, 12),
+    (0xfeff, 0xfeff, 0),
+    (0xff00, MAX_CHAR, 13),
+];
+
+/// The bits of all blocks that meet `low..=high`, which is beyond ASCII.
+pub fn blocks(low: u32, high: u32) -> u128 {
+    let met = BLOCKS.iter().filter(|b| b.0 <= high && low <= b.1);
+    met.fold(0, |bits, b| bits | 1 << b.2)
+}
+
 /// A set of Unicode scalar values: sorted, disjoint, inclusive ranges. Surrogates are never members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CharSet {
@@ -106,6 +149,18 @@ impl CharSet {
             }
         }
         Self { ranges: out }
+    }
+
+    /// The members that stand for themselves in a JSON string, as bits: printable ASCII, and the blocks
+    /// of which everything is a member.
+    pub fn plain(&self) -> u128 {
+        let mut bits = self.ascii() & PRINTABLE | blocks(0x80, MAX_CHAR);
+        for &(low, high) in self.complement().ranges() {
+            if high >= 0x80 {
+                bits &= !blocks(low.max(0x80), high);
+            }
+        }
+        bits
     }
 
     /// The ASCII members as bits.

@@ -290,7 +290,8 @@ impl Grammar {
         let mut live = vec![false; self.nodes.len()];
         loop {
             let mut changed = false;
-            for (i, node) in self.nodes.iter().enumerate() {
+            // Parts mostly stand behind what they are part of.
+            for (i, node) in self.nodes.iter().enumerate().rev() {
                 if !live[i] && self.is_productive(node, &live) {
                     live[i] = true;
                     changed = true;
@@ -348,15 +349,16 @@ impl Grammar {
 
     /// Alternatives name values, never other alternatives, and each once.
     fn flatten(&mut self) {
+        let mut seen_for = vec![NO_NODE; self.nodes.len()];
         for i in 0..self.nodes.len() {
             let Node::AnyOf(nodes) = &self.nodes[i] else { continue };
             let mut todo: Vec<NodeId> = nodes.iter().rev().copied().collect();
-            let (mut seen, mut flat) = (vec![i as NodeId], Vec::new());
+            let mut flat = Vec::new();
+            seen_for[i] = i as NodeId;
             while let Some(n) = todo.pop() {
-                if seen.contains(&n) {
+                if std::mem::replace(&mut seen_for[n as usize], i as NodeId) == i as NodeId {
                     continue;
                 }
-                seen.push(n);
                 match &self.nodes[n as usize] {
                     Node::AnyOf(inner) => todo.extend(inner.iter().rev()),
                     _ => flat.push(n),
@@ -369,7 +371,7 @@ impl Grammar {
     fn find_nullable(&mut self) {
         loop {
             let mut changed = false;
-            for i in 0..self.nodes.len() {
+            for i in (0..self.nodes.len()).rev() {
                 let nullable = |n: &NodeId| self.nullable[*n as usize];
                 let value = match &self.nodes[i] {
                     Node::AnyOf(nodes) => nodes.iter().any(nullable),
@@ -432,7 +434,7 @@ impl Grammar {
         }
         loop {
             let mut changed = false;
-            for i in 0..self.nodes.len() {
+            for i in (0..self.nodes.len()).rev() {
                 let mut set = self.first[i];
                 let mut join = |n: NodeId| (0..4).for_each(|k| set[k] |= self.first[n as usize][k]);
                 match &self.nodes[i] {

@@ -59,7 +59,7 @@ impl CompiledGrammar {
         }
         let lexicon = vocabulary.derived(|| Lexicon::new(vocabulary));
         let lexicon = lexicon.unwrap_or_else(|| Arc::new(Lexicon::new(vocabulary)));
-        let recognizer = Recognizer::new(grammar.automata.clone());
+        let recognizer = Recognizer::new(grammar.automata.clone(), lexicon.longest);
         let shared = Mutex::new(Shared { recognizer, rows: Rows::default() });
         let specials = specials(&grammar, vocabulary)?;
         let vocabulary = vocabulary.clone();

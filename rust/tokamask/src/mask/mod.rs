@@ -5,7 +5,9 @@
 //! state allows is the union of what its threads allow, found by walking the vocabulary's trie.
 
 mod batch;
+mod lexer;
 mod matcher;
+mod memo;
 mod recognizer;
 mod rows;
 mod rules;

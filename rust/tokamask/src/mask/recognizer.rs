@@ -115,15 +115,17 @@ pub struct Recognizer {
     pub automata: Vec<Automaton>,
     /// Names that are not declared are compared with each other.
     pub exact: bool,
+    /// Bytes of the longest token.
+    pub longest: u32,
 }
 
-pub(super) fn is_space(byte: u8) -> bool {
+pub fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
 impl Recognizer {
     /// Takes over the automata of a grammar.
-    pub fn new(automata: Vec<Automaton>) -> Self {
+    pub fn new(automata: Vec<Automaton>, longest: u32) -> Self {
         Self {
             stacks: Stacks::default(),
             expansions: FxHashMap::default(),
@@ -134,11 +136,38 @@ impl Recognizer {
             text_links: Vec::new(),
             automata,
             exact: true,
+            longest,
         }
     }
 
     pub(super) fn push(&mut self, frame: Frame, parent: u32) -> u32 {
         self.stacks.push(frame, parent)
+    }
+
+    /// Records as well how deep a value looks that was computed for a simple stack before.
+    pub fn look(&mut self, mut stack: u32, depth: usize) {
+        for _ in 0..depth {
+            self.stacks.note(stack);
+            if stack == BOTTOM {
+                break;
+            }
+            stack = self.stacks.frame(stack).1;
+        }
+    }
+
+    /// Appends the threads after the closing quote of the JSON string or free name that the top is in, as
+    /// if it could be closed now.
+    pub fn closed(&mut self, grammar: &Grammar, thread: Thread, out: &mut Vec<Thread>) {
+        match &grammar.nodes[thread.top.node as usize] {
+            Node::Object(object) => {
+                let (top, mode) = (thread.top, thread.top.mode());
+                let value = object.modes[mode].free[top.kind_of_name() as usize - 1].value;
+                let top = self.with_name(object, &top, mode, None, value);
+                out.push(Thread { top, parent: thread.parent });
+            }
+            Node::Runs(..) | Node::Text(_) => self.pop(thread.parent, out),
+            _ => {}
+        }
     }
 
     /// Appends the threads that go on when the top is complete.
@@ -330,7 +359,7 @@ impl Recognizer {
                 // With bounded lengths the successor must also leave room; that is tested per character.
                 let live = possible(partial, |low, high| match &text.lengths {
                     None => automaton.any_in(top.q, low, high),
-                    Some(_) => automaton.successors(top.q, low, high).iter().any(|&q| fits(q, top.count + 1)),
+                    Some(_) => automaton.any_fit(top.q, low, high, |q| fits(q, top.count + 1)),
                 });
                 if live {
                     out.push(Thread { top: Frame { partial, ..top }, parent });

@@ -1,6 +1,9 @@
 //! Mask rows: which tokens a thread allows, by a walk of the vocabulary's trie with tables for runs of
 //! one class, kept by the frames that the walk looked at.
 
+mod repeats;
+mod texts;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -8,7 +11,9 @@ use rustc_hash::FxHashMap;
 use crate::grammar::chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
 use crate::grammar::words::{WordTrie, NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, UNBOUNDED};
-use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM, DONE, KEY, OFF_TRIE};
+use crate::mask::lexer::TextRow;
+use crate::mask::memo::Memo;
+use crate::mask::recognizer::{Frame, Recognizer, Thread, DONE, OFF_TRIE};
 use crate::mask::runs::Staying;
 use crate::mask::tables::{Lexicon, Table, LARGE_SUBTREE, MIN_SUBTREE, OPENING_SUBTREE};
 use crate::vocabulary::trie::TokenTrie;
@@ -21,8 +26,6 @@ pub struct MaskRow {
     ids: Vec<u32>,
     /// The thread may end here.
     ends: bool,
-    /// Those of the ids that have two quotes or more, and four or more: names may occur in them.
-    suspects: [Vec<u32>; 2],
 }
 
 impl MaskRow {
@@ -48,15 +51,13 @@ impl MaskRow {
         self.ends
     }
 
+    fn has(&self, id: u32) -> bool {
+        self.ids.contains(&id) || self.bases.iter().any(|b| b[id as usize / 32] >> (id % 32) & 1 == 1)
+    }
+
     fn bytes(&self) -> usize {
         self.ids.capacity() * 4 + self.bases.len() * 16 + 96
     }
-}
-
-enum Entry {
-    Row(Arc<MaskRow>),
-    /// The row depends on the next frame down.
-    Deeper,
 }
 
 enum Cut {
@@ -64,10 +65,6 @@ enum Cut {
     /// The row depends on so many frames below the top.
     Deeper(usize),
 }
-
-/// Where the stack of a key ends.
-const END: Frame =
-    Frame { node: u32::MAX, state: 0, seen: 0, q: 0, partial: 0, count: 0, text: 0, names: 0, kind: 0 };
 
 /// What is fixed while rows are computed.
 #[derive(Clone, Copy)]
@@ -82,34 +79,44 @@ pub struct Ground<'a> {
     pub tables: bool,
 }
 
+/// JSON's white space, as a set of bytes.
+const SPACES: [u64; 4] = [1 << b' ' | 1 << b'\n' | 1 << b'\r' | 1 << b'\t', 0, 0, 0];
+
+/// Places in [`Lexicon::after_quote`], as bits.
+type Places = Arc<[u64]>;
+
 /// Rows of one compiled grammar.
 pub struct Rows {
-    memo: FxHashMap<(u32, Frame), (u32, Entry)>,
+    memo: Memo<Arc<MaskRow>>,
     /// Rows of grammars with rules: by the top and a cut of what is below.
     cuts: FxHashMap<(Frame, u64), Cut>,
     /// The row of a text that may only end.
     end: Arc<MaskRow>,
-    next: u32,
     /// Threads that tables have served at the node being walked, with the bytes that lead to them.
     served: Vec<([u64; 4], Thread)>,
+    /// What may follow a closing quote.
+    after: Memo<Places>,
+    /// By trie node, automaton and its state.
+    texts: FxHashMap<(u32, u32, u32), Arc<TextRow>>,
     buffer: Vec<Thread>,
     bytes: usize,
     full: Arc<CharSet>,
     /// Classes by address; the sets live as long as the grammar or the recognizer.
     classes: FxHashMap<usize, (Arc<CharSet>, u32)>,
     tables: FxHashMap<(u32, u32, Spelling), Arc<Table>>,
-    /// Names that have occurred, as tries.
-    names: FxHashMap<u32, Arc<WordTrie>>,
+    /// Names that have occurred, as tries, with the tokens that hold one of them.
+    names: FxHashMap<u32, Arc<(WordTrie, Vec<u32>)>>,
 }
 
 impl Default for Rows {
     fn default() -> Self {
         Self {
-            memo: FxHashMap::default(),
+            memo: Memo::default(),
             cuts: FxHashMap::default(),
             end: Arc::new(MaskRow { ends: true, ..MaskRow::default() }),
-            next: 0,
             served: Vec::new(),
+            after: Memo::default(),
+            texts: FxHashMap::default(),
             buffer: Vec::new(),
             bytes: 0,
             full: Arc::new(CharSet::all()),
@@ -168,7 +175,7 @@ impl Rows {
         recognizer: &mut Recognizer,
         thread: Thread,
     ) -> Arc<MaskRow> {
-        let top = Recognizer::row_key(ground.grammar, thread);
+        let top = recognizer.row_key(ground.grammar, thread);
         let mut depth = 0;
         let mut key = (top, recognizer.stacks.cut(thread.parent, depth));
         while let Some(entry) = self.cuts.get(&key) {
@@ -201,61 +208,20 @@ impl Rows {
         self.walk(ground, recognizer, 0, thread, &mut row);
         row.ends = recognizer.accepts(ground.grammar, thread);
         recognizer.exact = true;
-        row.ids.sort_unstable();
-        row.ids.dedup();
         row.ids.shrink_to_fit();
-        if ground.grammar.objects {
-            for (found, quoted) in row.suspects.iter_mut().zip(&ground.lexicon.quoted) {
-                found.extend(quoted.iter().filter(|id| row.ids.binary_search(id).is_ok()));
-            }
-        }
         let touched = recognizer.stacks.unwatch();
         (Arc::new(row), touched)
     }
 
     /// The row of a thread, names that occur twice not excluded.
     fn plain_row(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Arc<MaskRow> {
-        let first = (0, Recognizer::row_key(ground.grammar, thread));
-        let (mut key, mut stack) = (first, thread.parent);
-        while let Some((id, entry)) = self.memo.get(&key) {
-            match entry {
-                Entry::Row(row) => return Arc::clone(row),
-                Entry::Deeper => (key, stack) = Self::down(recognizer, *id, stack),
-            }
+        if let Some((row, _)) = self.memo.find(ground.grammar, recognizer, thread) {
+            return row;
         }
         let (row, touched) = self.compute(ground, recognizer, thread);
-        self.file(recognizer, first, thread.parent, touched, &row);
-        row
-    }
-
-    fn down(recognizer: &Recognizer, id: u32, stack: u32) -> ((u32, Frame), u32) {
-        if stack == BOTTOM {
-            return ((id, END), BOTTOM);
-        }
-        let (mut frame, below) = recognizer.stacks.frame(stack);
-        frame.names = 0;
-        ((id, frame), below)
-    }
-
-    /// Files a row under exactly the frames that were looked at.
-    fn file(
-        &mut self,
-        recognizer: &Recognizer,
-        first: (u32, Frame),
-        parent: u32,
-        touched: usize,
-        row: &Arc<MaskRow>,
-    ) {
-        let (mut key, mut stack) = (first, parent);
-        for _ in 0..touched {
-            self.next += 1;
-            let next = self.next;
-            let id = self.memo.entry(key).or_insert((next, Entry::Deeper)).0;
-            (key, stack) = Self::down(recognizer, id, stack);
-        }
-        self.next += 1;
         self.bytes += row.bytes();
-        self.memo.insert(key, (self.next, Entry::Row(Arc::clone(row))));
+        self.memo.file(ground.grammar, recognizer, thread, touched, Arc::clone(&row));
+        row
     }
 
     /// Adds the tokens below a trie node that `thread`, standing there, allows.
@@ -273,6 +239,12 @@ impl Rows {
             return;
         }
         if ground.tables && size > MIN_SUBTREE {
+            if self.walk_string(ground, recognizer, node, thread, row) {
+                return;
+            }
+            if node == 0 && self.walk_space(ground, recognizer, thread, row) {
+                return;
+            }
             if let Some(run) = recognizer.staying(ground.grammar, thread, &self.full) {
                 // Below the root, patterns meet many classes once each: then a table does not pay.
                 if node == 0 || size > LARGE_SUBTREE || run.class == self.full {
@@ -427,7 +399,19 @@ impl Rows {
             self.children(ground, recognizer, whole, 0, thread, None, (0, UNBOUNDED), row);
         } else {
             let leaving = Recognizer::leaving(ground.grammar, thread);
-            let next = recognizer.next_bytes(ground.grammar, leaving);
+            if !table.closers().is_empty() && has_byte(&recognizer.next_bytes(ground.grammar, leaving), b'"')
+            {
+                let mut after = Vec::new();
+                recognizer.step(ground.grammar, leaving, b'"', &mut after);
+                for closed in after {
+                    let places = self.after(ground, recognizer, closed);
+                    let fits = table.closers().iter().filter(|(place, item)| {
+                        item.chars >= run.min && item.chars <= run.max && has_place(&places, *place)
+                    });
+                    row.ids.extend(fits.map(|c| c.1.id));
+                }
+            }
+            let next = if run.closing { [0; 4] } else { recognizer.next_bytes(ground.grammar, leaving) };
             for (k, (next, leaves)) in next.iter().zip(table.leaving()).enumerate() {
                 let mut bytes = next & leaves;
                 while bytes != 0 {
@@ -446,82 +430,87 @@ impl Rows {
         self.children(ground, recognizer, trie, node, thread, Some(table.entering()), (0, UNBOUNDED), row);
     }
 
-    /// Takes out the tokens by which a name would occur twice. Rows are computed without regard to
-    /// the names that are not declared, so that they are shared; few tokens can hold a whole name.
-    fn without_repeats(
+    /// What may follow the closing quote after which `thread` stands.
+    fn after(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Places {
+        // Where stacks may be groups, what was looked at has no simple depth.
+        let simple = !ground.grammar.merges;
+        if let Some((places, depth)) =
+            simple.then(|| self.after.find(ground.grammar, recognizer, thread)).flatten()
+        {
+            recognizer.look(thread.parent, depth);
+            return places;
+        }
+        let mut bits = vec![0u64; ground.lexicon.after_quote.len().div_ceil(64)];
+        bits[0] = 1;
+        if !simple {
+            self.follow(ground, recognizer, 0, thread, &mut bits);
+            return bits.into();
+        }
+        let outer = recognizer.stacks.watch_apart(thread.parent);
+        self.follow(ground, recognizer, 0, thread, &mut bits);
+        let depth = recognizer.stacks.go_back(outer);
+        let places: Places = bits.into();
+        self.bytes += places.len() * 8;
+        self.after.file(ground.grammar, recognizer, thread, depth, Arc::clone(&places));
+        recognizer.look(thread.parent, depth);
+        places
+    }
+
+    fn follow(
         &mut self,
         ground: Ground<'_>,
         recognizer: &mut Recognizer,
+        node: u32,
         thread: Thread,
-        row: Arc<MaskRow>,
-    ) -> Arc<MaskRow> {
-        let top = thread.top;
-        let in_name = top.node != DONE
-            && matches!(ground.grammar.nodes[top.node as usize], Node::Object(_))
-            && top.phase() == KEY
-            && top.kind_of_name() > 0;
-        let (mut names, mut below, mut depth) = (top.names, thread.parent, 0);
-        while names == 0 && below != BOTTOM && depth < 8 {
-            let (mut i, mut next) = (0, BOTTOM);
-            while let Some(member) = recognizer.stacks.member(below, i).filter(|&m| m != BOTTOM) {
-                let (frame, rest) = recognizer.stacks.frame(member);
-                (names, next, i) = (names.max(frame.names), rest, i + 1);
+        bits: &mut [u64],
+    ) {
+        let children = ground.lexicon.after_quote.children(node);
+        if children.is_empty() {
+            return;
+        }
+        let next =
+            if children.len() > 2 { recognizer.next_bytes(ground.grammar, thread) } else { [u64::MAX; 4] };
+        for &(byte, child) in children {
+            if !has_byte(&next, byte) {
+                continue;
             }
-            (below, depth) = (next, depth + 1);
-        }
-        let mut gone: Vec<u32> = Vec::new();
-        for &id in &row.suspects[usize::from(names == 0)] {
-            if !allows(ground, recognizer, thread, id, 0) {
-                gone.push(id);
+            let from = self.buffer.len();
+            let mut buffer = std::mem::take(&mut self.buffer);
+            recognizer.step(ground.grammar, thread, byte, &mut buffer);
+            if ground.grammar.merges {
+                recognizer.stacks.join_threads(&mut buffer, from);
             }
-        }
-        if in_name && top.names != 0 && top.partial == BOUNDARY {
-            let trie = self.names_trie(recognizer, top.names);
-            let mut at = 0;
-            for c in recognizer.text(top.text).chars() {
-                at = if at == OFF { OFF } else { trie.child(at, c.into()) };
+            self.buffer = buffer;
+            for i in from..self.buffer.len() {
+                bits[child as usize / 64] |= 1 << (child % 64);
+                let next = self.buffer[i];
+                self.follow(ground, recognizer, child, next, bits);
             }
-            if at != OFF {
-                gone.extend(closing(&ground.lexicon.trie, 0, &trie, at));
-            }
-        } else if in_name && top.names != 0 {
-            // In the middle of a character: few tokens fit, each is tried.
-            let tried: Vec<u32> = row.ids.clone();
-            gone.extend(tried.into_iter().filter(|&id| !allows(ground, recognizer, thread, id, 0)));
+            self.buffer.truncate(from);
         }
-        if gone.is_empty() {
-            return row;
-        }
-        gone.sort_unstable();
-        let mut row = (*row).clone();
-        row.ids.retain(|id| gone.binary_search(id).is_err());
-        Arc::new(row)
-    }
-
-    fn names_trie(&mut self, recognizer: &Recognizer, names: u32) -> Arc<WordTrie> {
-        if self.names.len() > 256 {
-            self.names.clear();
-        }
-        let make = || {
-            let words = recognizer.set(names).iter().map(|&text| recognizer.text(text as u32)).collect();
-            Arc::new(WordTrie::new(words))
-        };
-        Arc::clone(self.names.entry(names).or_insert_with(make))
     }
 
     /// Bytes that the rows take.
     pub fn bytes(&self) -> usize {
         self.bytes
             + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
-            + self.memo.len() * 2 * std::mem::size_of::<((u32, Frame), (u32, Entry))>()
+            + self.memo.bytes()
+            + self.after.bytes()
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
         self.memo.clear();
-        self.cuts.clear();
+        self.cuts = FxHashMap::default();
+        self.after.clear();
+        self.texts = FxHashMap::default();
+        self.names = FxHashMap::default();
         self.bytes = 0;
     }
+}
+
+fn has_place(places: &[u64], place: u32) -> bool {
+    places[place as usize / 64] >> (place % 64) & 1 == 1
 }
 
 /// True if `thread` allows a token from some byte on.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::grammar::chars::{CharSet, Spelling, BOUNDARY};
 use crate::grammar::words::{WordTrie, NO_WORD};
-use crate::grammar::{add_byte, Grammar, Node, Object, Run, UNBOUNDED};
+use crate::grammar::{add_byte, Grammar, Node, Object, Run, Text, UNBOUNDED};
 use crate::mask::recognizer::{
     Frame, Recognizer, Thread, AFTER, COLON, COMMA, DONE, KEY, OFF_TRIE, OPEN, VALUE,
 };
@@ -22,12 +22,30 @@ pub struct Staying {
     pub max: u32,
     /// What may follow depends on the characters read meanwhile.
     pub branching: bool,
+    /// Only the closing quote leaves.
+    pub closing: bool,
 }
 
 /// Further characters that are tried where a length bounds an automaton.
 const LONGEST: u32 = 256;
 
 const ALL: [u64; 4] = [u64::MAX; 4];
+
+impl Thread {
+    /// Between the parts of an object or array: how much more white space may come.
+    pub fn room_for_space(&self, grammar: &Grammar) -> Option<u32> {
+        let top = &self.top;
+        if top.node == DONE || top.state == 0 {
+            return None;
+        }
+        let between = match &grammar.nodes[top.node as usize] {
+            Node::Object(_) => top.phase() != KEY,
+            Node::Array(_) => true,
+            _ => false,
+        };
+        between.then(|| grammar.space.saturating_sub(top.position()))
+    }
+}
 
 impl Recognizer {
     /// The run that a thread stands in, if its class is large enough for a table.
@@ -54,7 +72,14 @@ impl Recognizer {
                     max = room;
                     branching = true;
                 }
-                Some(Staying { class: run.class, spelling: text.spelling, min: 0, max, branching })
+                Some(Staying {
+                    class: run.class,
+                    spelling: text.spelling,
+                    min: 0,
+                    max,
+                    branching,
+                    closing: false,
+                })
             }
             Node::Object(object) if top.phase() == KEY && top.kind_of_name() > 0 => {
                 let free = &object.modes[top.mode()].free[top.kind_of_name() as usize - 1];
@@ -65,7 +90,14 @@ impl Recognizer {
                     }
                     None => (Arc::clone(full), false),
                 };
-                Some(Staying { class, spelling: Spelling::Json, min: 0, max: UNBOUNDED, branching })
+                Some(Staying {
+                    class,
+                    spelling: Spelling::Json,
+                    min: 0,
+                    max: UNBOUNDED,
+                    branching,
+                    closing: free.automaton.is_none(),
+                })
             }
             _ => None,
         }
@@ -86,24 +118,30 @@ impl Recognizer {
         Thread { top, parent: thread.parent }
     }
 
-    /// What a mask row depends on in the top frame: counts only by what is left, clipped.
-    pub fn row_key(grammar: &Grammar, thread: Thread) -> Frame {
+    /// What a mask row depends on in the top frame: counts only by what is left, as far as tokens reach.
+    pub fn row_key(&self, grammar: &Grammar, thread: Thread) -> Frame {
         let mut top = thread.top;
         top.text = 0;
         top.names = 0;
         if top.node != DONE && top.state != 0 {
-            if let Node::Runs(runs, _) = &grammar.nodes[top.node as usize] {
-                if let Some(run) = runs.get(top.state as usize - 1) {
-                    // No token is longer: see `Table`.
-                    let left = |n: u32| {
-                        if n == UNBOUNDED {
-                            0xffff
-                        } else {
-                            n.saturating_sub(top.count).min(0xffff)
-                        }
-                    };
-                    top.count = left(run.min) << 16 | left(run.max);
+            match &grammar.nodes[top.node as usize] {
+                Node::Runs(runs, _) => {
+                    if let Some(run) = runs.get(top.state as usize - 1) {
+                        let far = self.longest.min(0xfff0) + 1;
+                        let left = |n: u32| {
+                            if n == UNBOUNDED {
+                                0xffff
+                            } else {
+                                n.saturating_sub(top.count).min(far)
+                            }
+                        };
+                        top.count = left(run.min) << 16 | left(run.max);
+                    }
                 }
+                Node::Text(Text { lengths: Some((min, max, lengths)), .. }) => {
+                    top.count = lengths.representative(top.count, *min, *max, self.longest);
+                }
+                _ => {}
             }
         }
         top
@@ -274,6 +312,7 @@ fn run_at(runs: &[Run], spelling: Spelling, top: &Frame) -> Option<Staying> {
         min: run.min.saturating_sub(top.count),
         max,
         branching,
+        closing: spelling == Spelling::Json && at + 1 == runs.len(),
     })
 }
 

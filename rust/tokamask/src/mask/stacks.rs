@@ -24,11 +24,14 @@ const END: Frame =
     Frame { node: u32::MAX, state: 0, seen: 0, q: 0, partial: 0, count: 0, text: 0, names: 0, kind: 0 };
 
 /// What is known of one stack while the depth of looking is recorded.
-struct Level {
+pub struct Level {
     stack: u32,
     depth: usize,
     opened: bool,
 }
+
+/// A record that waits.
+pub type Record = (Vec<Level>, usize);
 
 /// All stacks of one compiled grammar.
 #[derive(Default)]
@@ -94,6 +97,20 @@ impl Stacks {
     pub fn unwatch(&mut self) -> usize {
         self.levels.clear();
         self.touched
+    }
+
+    /// Begins a record of its own inside another; see [`Self::go_back`].
+    pub fn watch_apart(&mut self, parent: u32) -> Record {
+        let outer = (std::mem::take(&mut self.levels), self.touched);
+        self.watch(parent);
+        outer
+    }
+
+    /// Ends a record inside another and goes on with that; returns the depth of the inner one.
+    pub fn go_back(&mut self, outer: Record) -> usize {
+        let depth = self.touched;
+        (self.levels, self.touched) = outer;
+        depth
     }
 
     /// Says that the first frames of a stack were looked at.

@@ -297,7 +297,7 @@ impl Recognizer {
     }
 
     /// The frame after the closing quote of a name.
-    fn with_name(
+    pub(super) fn with_name(
         &mut self,
         object: &Object,
         frame: &Frame,

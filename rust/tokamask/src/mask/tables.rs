@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustc_hash::FxHashMap;
 
 use crate::grammar::add_byte;
-use crate::grammar::chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
+use crate::grammar::chars::{blocks, decode, possible, CharSet, Decoded, Spelling, BOUNDARY, SPECIAL};
+use crate::mask::lexer::TextRow;
+use crate::mask::recognizer::is_space;
 use crate::vocabulary::trie::{Item, TokenTrie};
 use crate::vocabulary::Vocabulary;
 
@@ -23,11 +25,119 @@ pub const OPENING_SUBTREE: u32 = 200;
 /// Classes with fewer characters are walked.
 pub const MIN_CLASS: usize = 10;
 /// Rows with fewer ids are written one by one.
-const MIN_BASE: usize = 200;
+pub const MIN_BASE: usize = 200;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks is valid after every operation.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Characters that begin in a token.
+fn characters(bytes: &[u8]) -> u32 {
+    bytes.iter().filter(|&&b| b & 0xc0 != 0x80).count() as u32
+}
+
+/// Texts between two quotes of a token that may be names: what follows is a colon or the token's end.
+fn whole_names(bytes: &[u8]) -> Vec<String> {
+    let mut out = Vec::new();
+    for begin in memchr::memchr_iter(b'"', bytes) {
+        let (mut partial, mut name) = (BOUNDARY, String::new());
+        for (i, &byte) in bytes.iter().enumerate().skip(begin + 1) {
+            match decode(partial, byte, Spelling::Json) {
+                Decoded::Char(c) => {
+                    name.extend(char::from_u32(c));
+                    partial = BOUNDARY;
+                }
+                Decoded::More(p) => partial = p,
+                Decoded::Close => {
+                    if bytes[i + 1..].iter().find(|b| !b.is_ascii_whitespace()).is_none_or(|&b| b == b':') {
+                        out.push(name);
+                    }
+                    break;
+                }
+                Decoded::Dead => break,
+            }
+        }
+    }
+    out
+}
+
+/// Sorts by the number of characters, and counts the tokens of at most so many.
+fn by_characters(items: &[Item], top: u32) -> (Vec<Item>, Vec<u32>) {
+    let mut up_to = vec![0u32; top as usize + 1];
+    for item in items {
+        up_to[item.chars as usize] += 1;
+    }
+    let mut sum = 0;
+    for count in &mut up_to {
+        sum += *count;
+        *count = sum;
+    }
+    let mut next: Vec<u32> = std::iter::once(0).chain(up_to.iter().copied()).collect();
+    let mut sorted = vec![Item { id: 0, chars: 0 }; items.len()];
+    for &item in items {
+        let place = &mut next[item.chars as usize];
+        sorted[*place as usize] = item;
+        *place += 1;
+    }
+    (sorted, up_to)
+}
+
+fn above(trie: &TokenTrie) -> Vec<u32> {
+    let mut out = vec![0u32; trie.len()];
+    for node in 0..trie.len() as u32 {
+        for &(byte, child) in trie.children(node) {
+            out[child as usize] = out[node as usize] + u32::from(byte & 0xc0 != 0x80);
+        }
+    }
+    out
+}
+
+fn deepest(trie: &TokenTrie, above: &[u32]) -> Vec<u32> {
+    let mut out = vec![0u32; trie.len()];
+    for node in (0..trie.len() as u32).rev() {
+        for &(_, child) in trie.children(node) {
+            let step = above[child as usize] - above[node as usize];
+            out[node as usize] = out[node as usize].max(out[child as usize] + step);
+        }
+    }
+    out
+}
+
+/// The characters below each node.
+fn below(trie: &TokenTrie) -> Vec<u128> {
+    let mut out = vec![0u128; trie.len()];
+    let mut partial = vec![BOUNDARY; trie.len()];
+    let mut own = vec![0u128; trie.len()];
+    for node in 0..trie.len() as u32 {
+        for &(byte, child) in trie.children(node) {
+            let bits = if own[node as usize] & SPECIAL != 0 {
+                SPECIAL
+            } else {
+                match decode(partial[node as usize], byte, Spelling::Json) {
+                    Decoded::Char(c) if c < 128 => 1 << c,
+                    Decoded::Char(c) => blocks(c, c),
+                    Decoded::More(p) if byte != b'\\' => {
+                        partial[child as usize] = p;
+                        let mut bits = 0;
+                        possible(p, |low, high| {
+                            bits |= blocks(low.max(0x80), high);
+                            false
+                        });
+                        bits
+                    }
+                    _ => SPECIAL,
+                }
+            };
+            own[child as usize] = bits;
+        }
+    }
+    for node in (0..trie.len() as u32).rev() {
+        for &(_, child) in trie.children(node) {
+            out[node as usize] |= out[child as usize] | own[child as usize];
+        }
+    }
+    out
 }
 
 /// A trie node, a class and a spelling.
@@ -39,12 +149,62 @@ pub struct Lexicon {
     pub trie: TokenTrie,
     /// 32-bit words of a mask row.
     pub words: usize,
-    /// Ids of tokens with two quotes or more, and with four or more: they may hold whole names.
-    pub quoted: [Vec<u32>; 2],
+    /// Bytes of the longest token.
+    pub longest: u32,
+    /// What follows a quote in some token.
+    pub after_quote: TokenTrie,
+    /// For each trie node, the characters below it: bits 32 and up are printable ASCII, low ones
+    /// blocks of the rest of Unicode, [`SPECIAL`] all that is no plain character of a JSON string.
+    pub below: Vec<u128>,
+    /// For each trie node, characters that begin above it and at it.
+    pub above: Vec<u32>,
+    /// For each trie node, most characters that begin below it.
+    pub deepest: Vec<u32>,
+    /// Tokens that hold a whole name, by the name.
+    pub named: FxHashMap<Box<str>, Vec<u32>>,
+    /// Tokens that hold the same name twice.
+    pub twice: Vec<u32>,
+    /// White space: see [`Spaces`].
+    pub spaces: Spaces,
     classes: Mutex<FxHashMap<Arc<CharSet>, u32>>,
     tables: Mutex<FxHashMap<TableKey, Arc<Table>>>,
     /// By trie node, class of the first character and class of the others.
     tables_after: Mutex<FxHashMap<(u32, u32, u32), Arc<Table>>>,
+    texts: Mutex<FxHashMap<TextKey, Arc<TextRow>>>,
+}
+
+/// A trie node, a known automaton, its state, and the spelling.
+type TextKey = (u32, u32, u32, Spelling);
+
+/// The tokens that begin with JSON's white space.
+#[derive(Default)]
+pub struct Spaces {
+    /// Tokens of nothing else, with their length.
+    pub tokens: Vec<Item>,
+    /// Trie nodes after white space below which something else follows: (node, length, bytes that follow).
+    pub ends: Vec<(u32, u32, [u64; 4])>,
+}
+
+impl Spaces {
+    fn new(trie: &TokenTrie) -> Self {
+        let (mut spaces, mut todo) = (Self::default(), vec![(0, 0)]);
+        while let Some((node, length)) = todo.pop() {
+            let mut others = [0; 4];
+            for &(byte, child) in trie.children(node) {
+                if is_space(byte) {
+                    todo.push((child, length + 1));
+                } else {
+                    add_byte(&mut others, byte);
+                }
+            }
+            spaces.tokens.extend(trie.items(node).iter().map(|i| Item { id: i.id, chars: length }));
+            if others != [0; 4] && length > 0 {
+                spaces.ends.push((node, length, others));
+            }
+        }
+        spaces.tokens.retain(|item| item.chars > 0);
+        spaces
+    }
 }
 
 impl Lexicon {
@@ -53,22 +213,44 @@ impl Lexicon {
         let mut words: Vec<(&[u8], Item)> = vocabulary
             .ordinary_tokens()
             .filter(|(_, bytes)| !bytes.is_empty())
-            .map(|(id, bytes)| (bytes, Item { id: id.get(), chars: 0 }))
+            .map(|(id, bytes)| (bytes, Item { id: id.get(), chars: characters(bytes) }))
             .collect();
         words.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        let with_quotes = |least: usize| {
-            let quotes = |bytes: &[u8]| memchr::memchr_iter(b'"', bytes).count();
-            words.iter().filter(|w| quotes(w.0) >= least).map(|w| w.1.id).collect()
-        };
-        let quoted = [with_quotes(2), with_quotes(4)];
+        crate::grammar::json_schema::prepare();
         let trie = TokenTrie::new(&words);
-        let words = vocabulary.len().div_ceil(32);
+        let mut suffixes: Vec<&[u8]> = Vec::new();
+        let (mut named, mut twice) = (FxHashMap::<Box<str>, Vec<u32>>::default(), Vec::new());
+        for &(bytes, item) in &words {
+            suffixes.extend(memchr::memchr_iter(b'"', bytes).map(|at| &bytes[at + 1..]));
+            let mut names = whole_names(bytes);
+            names.sort_unstable();
+            if names.windows(2).any(|pair| pair[0] == pair[1]) {
+                twice.push(item.id);
+            }
+            names.dedup();
+            for name in names {
+                named.entry(name.into()).or_default().push(item.id);
+            }
+        }
+        suffixes.sort_unstable();
+        suffixes.dedup();
+        let suffixes: Vec<_> =
+            suffixes.into_iter().map(|suffix| (suffix, Item { id: 0, chars: 0 })).collect();
+        let above = above(&trie);
         Self {
+            below: below(&trie),
+            deepest: deepest(&trie, &above),
+            above,
+            spaces: Spaces::new(&trie),
+            longest: words.iter().map(|w| w.0.len() as u32).max().unwrap_or(0),
             trie,
-            words,
-            quoted,
+            words: vocabulary.len().div_ceil(32),
+            after_quote: TokenTrie::new(&suffixes),
+            named,
+            twice,
             classes: Mutex::default(),
             tables: Mutex::default(),
+            texts: Mutex::default(),
             tables_after: Mutex::default(),
         }
     }
@@ -94,7 +276,7 @@ impl Lexicon {
             return Arc::clone(table);
         }
         // Built outside the lock: two threads may build the same, and the first stands.
-        let table = Arc::new(Table::new(vocabulary, &self.trie, node, class, class, spelling));
+        let table = Arc::new(Table::new(vocabulary, self, node, class, class, spelling));
         Arc::clone(lock(&self.tables).entry(key).or_insert(table))
     }
 
@@ -110,14 +292,36 @@ impl Lexicon {
         if let Some(table) = lock(&self.tables_after).get(&key) {
             return Arc::clone(table);
         }
-        let table = Arc::new(Table::new(vocabulary, &self.trie, node, first, class, Spelling::Plain));
+        let table = Arc::new(Table::new(vocabulary, self, node, first, class, Spelling::Plain));
         Arc::clone(lock(&self.tables_after).entry(key).or_insert(table))
+    }
+
+    /// What tokens do from a state of an automaton that all grammars share.
+    pub fn text(&self, key: TextKey, make: impl FnOnce() -> TextRow) -> Arc<TextRow> {
+        if let Some(found) = lock(&self.texts).get(&key) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(make());
+        Arc::clone(lock(&self.texts).entry(key).or_insert(made))
+    }
+
+    /// The tokens at and below a trie node that stands behind a quote, with their places in `after_quote`.
+    pub fn following(&self, node: u32, place: u32, found: &mut dyn FnMut(u32, u32)) {
+        for item in self.trie.items(node) {
+            found(place, item.id);
+        }
+        for &(byte, child) in self.trie.children(node) {
+            if let Some(place) = self.after_quote.child(place, byte) {
+                self.following(child, place, found);
+            }
+        }
     }
 
     /// Bytes of the tables, shared by all grammars of the vocabulary.
     pub fn bytes(&self) -> usize {
+        let tables: usize = lock(&self.tables).values().map(|t| t.bytes()).sum();
         let after: usize = lock(&self.tables_after).values().map(|t| t.bytes()).sum();
-        after + lock(&self.tables).values().map(|t| t.bytes()).sum::<usize>()
+        tables + after + lock(&self.texts).values().map(|t| t.bytes()).sum::<usize>()
     }
 }
 
@@ -128,6 +332,8 @@ struct Exit {
     offset: u32,
     /// Characters inside before it.
     chars: u32,
+    /// Its first byte.
+    byte: u8,
 }
 
 /// For one trie node and one class: tokens that stay inside and tokens that leave.
@@ -137,6 +343,8 @@ pub struct Table {
     /// Number of tokens of at most so many characters.
     up_to: Vec<u32>,
     exits: Vec<Exit>,
+    /// Tokens that close the JSON string, with the place of what follows in [`Lexicon::after_quote`].
+    closers: Vec<(u32, Item)>,
     /// Bytes of the token before the table's node.
     depth: u32,
     /// Bytes that leave.
@@ -144,27 +352,29 @@ pub struct Table {
     /// Bytes that begin what the table speaks of.
     entering: [u64; 4],
     rows: Mutex<FxHashMap<u32, Arc<[u32]>>>,
-    /// Exits by the byte with which they leave.
-    buckets: OnceLock<Vec<Vec<u32>>>,
     tries: Mutex<FxHashMap<u8, Arc<TokenTrie>>>,
     whole: OnceLock<TokenTrie>,
+    closing: OnceLock<TokenTrie>,
 }
 
 impl Table {
     fn new(
         vocabulary: &Vocabulary,
-        trie: &TokenTrie,
+        lexicon: &Lexicon,
         node: u32,
         first: &CharSet,
         class: &CharSet,
         spelling: Spelling,
     ) -> Self {
+        let trie = &lexicon.trie;
         let depth = trie.depth(node);
         let (mut inside, mut exits, mut leaving) = (Vec::new(), Vec::new(), [0u64; 4]);
+        let mut closers = Vec::new();
         // (partial character, characters, offset of the character begun) after each depth.
         let mut path = vec![(BOUNDARY, 0u32, depth)];
         let (mut at, end) = (node + 1, trie.end(node));
         let (first_ascii, class_ascii) = (first.ascii(), class.ascii());
+        let plain = if spelling == Spelling::Json { class.plain() } else { 0 };
         while at < end {
             let d = (trie.depth(at) - depth) as usize;
             path.truncate(d);
@@ -184,40 +394,59 @@ impl Table {
                 _ => None,
             };
             if let Some(next) = next {
+                // A subtree that keeps to the class is taken at once.
+                let below = lexicon.below[at as usize];
+                if next.0 == BOUNDARY && below != 0 && below & !plain == 0 {
+                    let here = trie.items(at).len();
+                    let before = lexicon.above[at as usize] - next.1;
+                    inside.extend(
+                        trie.items_below(at)[here..]
+                            .iter()
+                            .map(|i| Item { id: i.id, chars: i.chars - before }),
+                    );
+                    at = trie.end(at);
+                    continue;
+                }
                 path.push(next);
                 at += 1;
                 continue;
             }
             // What leaves at once is walked by the caller, but for the closing quote.
-            if begun > depth || partial != BOUNDARY || byte == b'"' && spelling == Spelling::Json {
-                for item in trie.items_below(at) {
-                    exits.push(Exit { id: item.id, offset: begun, chars });
-                    if let Some(&first) = vocabulary.bytes(item.id.into()).and_then(|b| b.get(begun as usize))
-                    {
-                        leaving[first as usize / 64] |= 1 << (first % 64);
-                    }
-                }
+            if partial == BOUNDARY && byte == b'"' && spelling == Spelling::Json {
+                lexicon.following(at, 0, &mut |place, id| closers.push((place, Item { id, chars })));
+            } else if begun > depth || partial != BOUNDARY {
+                let first = trie.items_below(at).first().and_then(|i| vocabulary.bytes(i.id.into()));
+                let byte = first.and_then(|bytes| bytes.get(begun as usize)).copied().unwrap_or(byte);
+                leaving[byte as usize / 64] |= 1 << (byte % 64);
+                let left = trie.items_below(at).iter();
+                exits.extend(left.map(|i| Exit { id: i.id, offset: begun, chars, byte }));
             }
             at = trie.end(at);
         }
         let top = inside.iter().map(|i| i.chars).max().unwrap_or(0);
-        inside.sort_by_key(|i| i.chars);
-        let up_to = (0..=top).map(|n| inside.partition_point(|i| i.chars <= n) as u32).collect();
+        exits.sort_by_key(|e: &Exit| e.byte);
+        let (inside, up_to) = by_characters(&inside, top);
         Self {
             inside,
             up_to,
             exits,
+            closers,
             depth,
             leaving,
             entering: entering(first, spelling),
             rows: Mutex::default(),
-            buckets: OnceLock::new(),
             tries: Mutex::default(),
             whole: OnceLock::new(),
+            closing: OnceLock::new(),
         }
     }
 
-    /// Bytes with which tokens leave.
+    /// Tokens that close the JSON string, with the place of what follows in [`Lexicon::after_quote`].
+    pub fn closers(&self) -> &[(u32, Item)] {
+        &self.closers
+    }
+
+    /// Bytes with which tokens leave, the closing quote aside.
     pub fn leaving(&self) -> &[u64; 4] {
         &self.leaving
     }
@@ -269,19 +498,9 @@ impl Table {
         if let Some(trie) = lock(&self.tries).get(&byte) {
             return Arc::clone(trie);
         }
-        let buckets = self.buckets.get_or_init(|| {
-            let mut buckets = vec![Vec::new(); 256];
-            for (i, exit) in self.exits.iter().enumerate() {
-                let bytes = vocabulary.bytes(exit.id.into()).unwrap_or_default();
-                if let Some(&byte) = bytes.get(exit.offset as usize) {
-                    buckets[byte as usize].push(i as u32);
-                }
-            }
-            buckets
-        });
-        let mut words: Vec<(&[u8], Item)> = buckets[byte as usize]
+        let mut words: Vec<(&[u8], Item)> = self.exits[self.exits.partition_point(|e| e.byte < byte)..]
             .iter()
-            .map(|&i| &self.exits[i as usize])
+            .take_while(|e| e.byte == byte)
             .filter_map(|e| Some((vocabulary.bytes(e.id.into())?.get(e.offset as usize..)?, e)))
             .map(|(bytes, e)| (bytes, Item { id: e.id, chars: e.chars }))
             .collect();
@@ -293,11 +512,23 @@ impl Table {
     /// The tokens that leave, spelled from the table's node.
     pub fn whole(&self, vocabulary: &Vocabulary) -> &TokenTrie {
         self.whole.get_or_init(|| {
-            let mut words: Vec<(&[u8], Item)> = self
-                .exits
-                .iter()
+            let items = self.exits.iter().map(|e| Item { id: e.id, chars: e.chars });
+            let mut words: Vec<(&[u8], Item)> = items
+                .chain(self.closers.iter().map(|c| c.1))
                 .filter_map(|e| Some((vocabulary.bytes(e.id.into())?.get(self.depth as usize..)?, e)))
-                .map(|(bytes, e)| (bytes, Item { id: e.id, chars: e.chars }))
+                .collect();
+            words.sort_unstable_by(|a, b| a.0.cmp(b.0));
+            TokenTrie::new(&words)
+        })
+    }
+
+    /// The tokens that close the JSON string, spelled from the table's node; their items carry the place
+    /// of what follows the quote.
+    pub fn closing(&self, vocabulary: &Vocabulary) -> &TokenTrie {
+        self.closing.get_or_init(|| {
+            let items = self.closers.iter().map(|&(place, item)| Item { id: item.id, chars: place });
+            let mut words: Vec<(&[u8], Item)> = items
+                .filter_map(|e| Some((vocabulary.bytes(e.id.into())?.get(self.depth as usize..)?, e)))
                 .collect();
             words.sort_unstable_by(|a, b| a.0.cmp(b.0));
             TokenTrie::new(&words)
@@ -306,7 +537,7 @@ impl Table {
 
     fn bytes(&self) -> usize {
         let rows: usize = lock(&self.rows).values().map(|r| r.len() * 4).sum();
-        self.inside.len() * 8 + self.exits.len() * 12 + rows
+        self.inside.len() * 8 + (self.exits.len() + self.closers.len()) * 12 + rows
     }
 }
 

@@ -70,47 +70,56 @@ impl TokenTrie {
     }
 
     /// Number of nodes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// True if no word is in it.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// The last byte on the way to a node.
+    #[inline]
     pub fn byte(&self, node: u32) -> u8 {
         self.bytes[node as usize]
     }
 
     /// The end of a node's subtree.
+    #[inline]
     pub fn end(&self, node: u32) -> u32 {
         self.ends[node as usize]
     }
 
     /// Bytes from the root to a node.
+    #[inline]
     pub fn depth(&self, node: u32) -> u32 {
         self.depths[node as usize]
     }
 
     /// Edges of a node, ascending by byte.
+    #[inline]
     pub fn children(&self, node: u32) -> &[(u8, u32)] {
         &self.edges[self.first_edges[node as usize] as usize..self.first_edges[node as usize + 1] as usize]
     }
 
     /// The child over one byte.
+    #[inline]
     pub fn child(&self, node: u32, byte: u8) -> Option<u32> {
         let children = self.children(node);
         children.binary_search_by_key(&byte, |c| c.0).ok().map(|i| children[i].1)
     }
 
     /// Items that end exactly at a node.
+    #[inline]
     pub fn items(&self, node: u32) -> &[Item] {
         &self.items[self.first_items[node as usize] as usize..self.first_items[node as usize + 1] as usize]
     }
 
     /// Items at and below a node.
+    #[inline]
     pub fn items_below(&self, node: u32) -> &[Item] {
         let end = self.ends[node as usize] as usize;
         &self.items[self.first_items[node as usize] as usize..self.first_items[end] as usize]

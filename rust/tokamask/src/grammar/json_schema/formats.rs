@@ -3,11 +3,13 @@
 //! Where a format is not regular, the pattern is narrower than the format, never wider: `regex` nests
 //! groups three deep, `time` knows no leap seconds.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use rustc_hash::FxHashMap;
-
-use crate::grammar::regex::{parse, Dialect, Regex};
+use crate::error::Error;
+use crate::grammar::automaton::Automaton;
+use crate::grammar::json_schema::lower::Conjunction;
+use crate::grammar::number;
+use crate::grammar::regex::{parse, Dialect};
 
 const HEX: &str = "[0-9a-fA-F]";
 const IPV4: &str = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
@@ -115,40 +117,88 @@ fn text(name: &str) -> Option<String> {
     })
 }
 
-/// The pattern of a standard format; None for others. Read once in a process.
-pub fn format(name: &str) -> Option<Regex> {
-    const NAMES: [&str; 19] = [
-        "date",
-        "time",
-        "date-time",
-        "duration",
-        "email",
-        "idn-email",
-        "hostname",
-        "idn-hostname",
-        "ipv4",
-        "ipv6",
-        "uri",
-        "uri-reference",
-        "iri",
-        "iri-reference",
-        "uuid",
-        "uri-template",
-        "json-pointer",
-        "relative-json-pointer",
-        "regex",
-    ];
-    static KNOWN: OnceLock<[OnceLock<Option<Regex>>; 19]> = OnceLock::new();
-    static PLACES: OnceLock<FxHashMap<&'static str, usize>> = OnceLock::new();
-    let places = PLACES.get_or_init(|| NAMES.iter().enumerate().map(|(i, n)| (*n, i)).collect());
-    let slot = &KNOWN.get_or_init(Default::default)[*places.get(name)?];
-    slot.get_or_init(|| text(name).and_then(|text| parse(&text, Dialect::Ecma).ok())).clone()
+/// The standard formats.
+const NAMES: [&str; 19] = [
+    "date",
+    "time",
+    "date-time",
+    "duration",
+    "email",
+    "idn-email",
+    "hostname",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "uri-template",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
+];
+
+/// A standard format: its pattern, read once in a process, and its automaton.
+pub struct Known {
+    /// The pattern for whole texts.
+    pub pattern: Arc<Conjunction>,
+    automaton: OnceLock<Automaton>,
+    number: u32,
+}
+
+impl Known {
+    /// The automaton with all its states; copies of it are cheap and the same in all grammars.
+    pub fn automaton(&self) -> Result<Automaton, Error> {
+        if let Some(known) = self.automaton.get() {
+            return Ok(known.clone());
+        }
+        let mut automaton = Automaton::new(&self.pattern)?;
+        automaton.explore()?;
+        automaton.known = self.number;
+        Ok(self.automaton.get_or_init(|| automaton).clone())
+    }
+}
+
+/// A standard format; None for other names.
+pub fn format(name: &str) -> Option<&'static Known> {
+    static KNOWN: [OnceLock<Option<Known>>; 19] = [const { OnceLock::new() }; 19];
+    let place = NAMES.iter().position(|n| *n == name)?;
+    let read = || {
+        let regex = parse(&text(name)?, Dialect::Ecma).ok()?;
+        let pattern = Arc::new(vec![(regex, true)]);
+        Some(Known { pattern, automaton: OnceLock::new(), number: place as u32 + 3 })
+    };
+    KNOWN[place].get_or_init(read).as_ref()
+}
+
+/// Builds the automata of this module, once in a process.
+pub fn prepare() {
+    // What does not fit fails again, with its error, where it is asked for.
+    for name in NAMES {
+        let _ = format(name).map(Known::automaton);
+    }
+    let _ = (number_automaton(false), number_automaton(true));
+}
+
+/// The automaton of all JSON numbers or of all integers, which is the same in all grammars.
+pub fn number_automaton(integer: bool) -> Result<Automaton, Error> {
+    static KNOWN: [OnceLock<Automaton>; 2] = [const { OnceLock::new() }; 2];
+    let slot = &KNOWN[usize::from(integer)];
+    if let Some(known) = slot.get() {
+        return Ok(known.clone());
+    }
+    let regex = if integer { number::integer() } else { number::number() };
+    let mut automaton = Automaton::new(&[(regex, true)])?;
+    automaton.explore()?;
+    automaton.known = 1 + u32::from(integer);
+    Ok(slot.get_or_init(|| automaton).clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grammar::automaton::Automaton;
 
     #[test]
     fn formats_tell_right_from_wrong() {
@@ -190,7 +240,8 @@ mod tests {
             ("regex", &["^a+$", "(a|b)*[^x]\\d{3}", ""], &["(", "a)", "[", "*a", "\\"]),
         ];
         for (name, right, wrong) in cases {
-            let mut automaton = Automaton::new(&[(format(name).expect(name), true)]).expect(name);
+            let mut automaton = format(name).expect(name).automaton().expect(name);
+            assert!(automaton.len() < 5_000, "{name} has {} states", automaton.len());
             for text in right {
                 assert!(automaton.matches(text), "{text:?} is a {name}");
             }

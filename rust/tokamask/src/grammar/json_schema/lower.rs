@@ -12,6 +12,7 @@ use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::clause::{clauses, Clause};
 use crate::grammar::json_schema::document::Documents;
 use crate::grammar::json_schema::formula::{Literal, LiteralKey, Type};
+use crate::grammar::json_schema::members::NameClass;
 use crate::grammar::json_schema::{formats, Format, Options};
 use crate::grammar::regex::{self, Dialect, Regex};
 use crate::grammar::words::WordTrie;
@@ -44,6 +45,12 @@ pub struct Lowering<'a, 'o> {
     pub(super) patterns: Vec<Pattern>,
     pattern_ids: FxHashMap<String, u32>,
     format_ids: FxHashMap<String, u32>,
+    /// Patterns that are standard formats.
+    known: FxHashMap<u32, &'static formats::Known>,
+    /// Automata of single patterns.
+    pattern_automata: FxHashMap<u32, u32>,
+    /// How lists of patterns split the property names.
+    pub(super) name_classes: FxHashMap<Vec<u32>, Vec<Arc<NameClass>>>,
     text_ids: FxHashMap<(u32, Spelling), NodeId>,
     scopes: Vec<Vec<u32>>,
     owners: u32,
@@ -68,6 +75,9 @@ impl<'a, 'o> Lowering<'a, 'o> {
             patterns: Vec::new(),
             pattern_ids: FxHashMap::default(),
             format_ids: FxHashMap::default(),
+            known: FxHashMap::default(),
+            pattern_automata: FxHashMap::default(),
+            name_classes: FxHashMap::default(),
             text_ids: FxHashMap::default(),
             scopes: vec![vec![0]],
             owners: 0,
@@ -157,11 +167,10 @@ impl<'a, 'o> Lowering<'a, 'o> {
         if self.options.format == Format::Annotate {
             return None;
         }
-        let key = format!("format {name}");
-        if let Some(&id) = self.format_ids.get(&key) {
+        if let Some(&id) = self.format_ids.get(name) {
             return Some(id);
         }
-        let Some(regex) = formats::format(name) else {
+        let Some(known) = formats::format(name) else {
             let warning = format!("format {name:?} is not known and was read as an annotation");
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
@@ -169,8 +178,9 @@ impl<'a, 'o> Lowering<'a, 'o> {
             return None;
         };
         let id = self.patterns.len() as u32;
-        self.patterns.push(Arc::new(vec![(regex, true)]));
-        self.format_ids.insert(key, id);
+        self.patterns.push(Arc::clone(&known.pattern));
+        self.known.insert(id, known);
+        self.format_ids.insert(name.to_owned(), id);
         Some(id)
     }
 
@@ -186,6 +196,21 @@ impl<'a, 'o> Lowering<'a, 'o> {
         let id = self.automata.len() as u32;
         self.automata.push(Automaton::new(&parts)?);
         self.automaton_ids.insert(parts, id);
+        Ok(id)
+    }
+
+    /// The automaton of one pattern.
+    pub(super) fn pattern_automaton(&mut self, pattern: u32) -> Result<u32, Error> {
+        if let Some(&id) = self.pattern_automata.get(&pattern) {
+            return Ok(id);
+        }
+        let automaton = match self.known.get(&pattern) {
+            Some(known) => known.automaton()?,
+            None => Automaton::new(&self.patterns[pattern as usize])?,
+        };
+        self.automata.push(automaton);
+        let id = self.automata.len() as u32 - 1;
+        self.pattern_automata.insert(pattern, id);
         Ok(id)
     }
 
@@ -246,8 +271,9 @@ impl<'a, 'o> Lowering<'a, 'o> {
             if let Some(id) = self.numbers[usize::from(integer)] {
                 return Ok(Some(id));
             }
-            let regex = if integer { number::integer() } else { number::number() };
-            let id = self.text_node(vec![(regex, true)], Spelling::Plain)?;
+            let automaton = self.automata.len() as u32;
+            self.automata.push(formats::number_automaton(integer)?);
+            let id = self.text(automaton, Spelling::Plain);
             self.numbers[usize::from(integer)] = Some(id);
             return Ok(Some(id));
         }
@@ -315,9 +341,8 @@ impl<'a, 'o> Lowering<'a, 'o> {
                 (!words.is_empty()).then(|| self.push(Node::Words(WordTrie::new(words), Spelling::Json)))
             );
         }
-        let parts = self.string_parts(clause);
         let max = clause.max_length.unwrap_or(UNBOUNDED);
-        if parts.is_empty() {
+        if clause.patterns.is_empty() && clause.not_texts.is_empty() {
             if clause.min_length == 0 && clause.max_length.is_none() {
                 if let Some(id) = self.free_string {
                     return Ok(Some(id));
@@ -330,12 +355,24 @@ impl<'a, 'o> Lowering<'a, 'o> {
             }
             return Ok(Some(id));
         }
+        if let ([(pattern, true)], true, 0, None) =
+            (clause.patterns.as_slice(), clause.not_texts.is_empty(), clause.min_length, clause.max_length)
+        {
+            if self.known.contains_key(pattern) {
+                let automaton = self.pattern_automaton(*pattern)?;
+                return Ok(Some(self.text(automaton, Spelling::Json)));
+            }
+        }
+        let parts = self.string_parts(clause);
         if let [(regex, true)] = parts.as_slice() {
             if let Some(runs) = linear(regex, clause.min_length, max) {
                 return Ok(Some(self.push(Node::Runs(runs, Spelling::Json))));
             }
         }
-        let automaton = self.automaton(parts)?;
+        let automaton = match clause.patterns.as_slice() {
+            [(pattern, true)] if clause.not_texts.is_empty() => self.pattern_automaton(*pattern)?,
+            _ => self.automaton(parts)?,
+        };
         if clause.min_length == 0 && clause.max_length.is_none() {
             return Ok(Some(self.text(automaton, Spelling::Json)));
         }

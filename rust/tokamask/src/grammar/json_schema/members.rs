@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::{Error, LimitError};
-use crate::grammar::automaton::Automaton;
 use crate::grammar::chars::CharSet;
 use crate::grammar::json_schema::clause::{clauses, Clause, Unevaluated};
 use crate::grammar::json_schema::formula::{Literal, Type, Witness};
@@ -15,8 +14,20 @@ use crate::grammar::{Array, Choice, Counter, FreeKeys, KeyMode, Node, NodeId, Ob
 /// Kinds of names that patterns split the undeclared names of one object into.
 const MAX_NAME_KINDS: usize = 64;
 
-/// Names of other properties of one kind: what they match, and what the values satisfy.
-type NameKind<'a> = (Conjunction, Vec<Literal<'a>>);
+/// Names of other properties of one kind: the kind, and what the values satisfy.
+type NameKind<'a> = (Arc<NameClass>, Vec<Literal<'a>>);
+
+/// Names that match the same patterns of a list.
+pub struct NameClass {
+    /// What they match; nothing if they may be any.
+    parts: Conjunction,
+    /// The patterns that they match.
+    matched: Vec<u32>,
+    /// The names themselves, if they are few.
+    texts: Option<Vec<String>>,
+    /// Their automaton in [`Lowering::automata`]; None if they may be any.
+    automaton: Option<u32>,
+}
 
 impl<'a> Lowering<'a, '_> {
     /// True if a property name satisfies a goal.
@@ -44,8 +55,7 @@ impl<'a> Lowering<'a, '_> {
     }
 
     pub(super) fn matches_pattern(&mut self, pattern: u32, name: &str) -> Result<bool, Error> {
-        let parts = (*self.patterns[pattern as usize]).clone();
-        let automaton = self.automaton(parts)?;
+        let automaton = self.pattern_automaton(pattern)?;
         Ok(self.automata[automaton as usize].matches(name))
     }
 
@@ -87,17 +97,11 @@ impl<'a> Lowering<'a, '_> {
         let mut kinds = self.name_kinds(clause)?;
         let mut declared: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
         // Kinds of few names are declared names in disguise: then they can run out, and are counted.
-        kinds.retain(|(parts, goal)| {
-            if parts.is_empty() || goal.iter().any(Literal::is_false) {
-                return !goal.iter().any(Literal::is_false);
+        kinds.retain(|(class, goal)| {
+            if let Some(texts) = class.texts.as_ref().filter(|_| !goal.iter().any(Literal::is_false)) {
+                declared.extend(texts.iter().cloned());
             }
-            match Automaton::new(parts).ok().and_then(|mut a| a.finite_texts(64)) {
-                Some(texts) => {
-                    declared.extend(texts);
-                    false
-                }
-                None => true,
-            }
+            class.texts.is_none() && !goal.iter().any(Literal::is_false)
         });
         let keys = WordTrie::new(declared);
         let count = keys.words().len();
@@ -161,8 +165,15 @@ impl<'a> Lowering<'a, '_> {
             };
             mode.values.push(value);
         }
-        for (parts, goal) in kinds {
-            let (mut parts, mut goal) = (parts.clone(), goal.clone());
+        for (class, goal) in kinds {
+            if witness.is_none() {
+                let value = self.node(goal.clone())?;
+                if value != NO_NODE {
+                    mode.free.push(FreeKeys { automaton: class.automaton, value });
+                }
+                continue;
+            }
+            let (mut parts, mut goal) = (class.parts.clone(), goal.clone());
             let mut variants = vec![Vec::new()];
             if let Some(witness) = witness {
                 goal.extend(witness.value);
@@ -220,9 +231,48 @@ impl<'a> Lowering<'a, '_> {
             clause.members.iter().flat_map(|m| m.patterns.iter().map(|p| p.0)).collect();
         patterns.sort_unstable();
         patterns.dedup();
+        let kinds = if clause.names.is_empty() {
+            if let Some(known) = self.name_classes.get(&patterns) {
+                known.clone()
+            } else {
+                let made = self.split_names(vec![Vec::new()], &patterns)?;
+                self.name_classes.insert(patterns, made.clone());
+                made
+            }
+        } else {
+            let variants = self.name_variants(&clause.names)?;
+            self.split_names(variants, &patterns)?
+        };
+        let mut out = Vec::with_capacity(kinds.len());
+        for class in kinds {
+            let matched = &class.matched;
+            let mut goal = Vec::new();
+            let mut seen_by = Vec::new();
+            for members in &clause.members {
+                let before = goal.len();
+                goal.extend(members.patterns.iter().filter(|p| matched.contains(&p.0)).map(|p| p.1));
+                if goal.len() == before {
+                    goal.extend(members.other);
+                }
+                if goal.len() > before {
+                    seen_by.extend(&members.owners);
+                }
+            }
+            add_unevaluated(&clause.unevaluated_members, &mut goal, &mut seen_by);
+            out.push((class, goal));
+        }
+        Ok(out)
+    }
+
+    /// Splits kinds of names by the patterns that they match.
+    fn split_names(
+        &mut self,
+        variants: Vec<Conjunction>,
+        patterns: &[u32],
+    ) -> Result<Vec<Arc<NameClass>>, Error> {
         let mut kinds: Vec<(Conjunction, Vec<u32>)> =
-            self.name_variants(&clause.names)?.into_iter().map(|parts| (parts, Vec::new())).collect();
-        for &pattern in &patterns {
+            variants.into_iter().map(|parts| (parts, Vec::new())).collect();
+        for &pattern in patterns {
             let regex = Arc::clone(&self.patterns[pattern as usize]);
             let mut next = Vec::new();
             for (parts, matched) in kinds {
@@ -236,7 +286,8 @@ impl<'a> Lowering<'a, '_> {
                 let mut matched_with = matched.clone();
                 matched_with.push(pattern);
                 for (parts, matched) in [(with, matched_with), (without, matched)] {
-                    if !Automaton::new(&parts)?.is_empty() {
+                    let automaton = self.automaton(parts.clone())?;
+                    if !self.automata[automaton as usize].is_empty() {
                         next.push((parts, matched));
                     }
                 }
@@ -252,20 +303,13 @@ impl<'a> Lowering<'a, '_> {
         }
         let mut out = Vec::with_capacity(kinds.len());
         for (parts, matched) in kinds {
-            let mut goal = Vec::new();
-            let mut seen_by = Vec::new();
-            for members in &clause.members {
-                let before = goal.len();
-                goal.extend(members.patterns.iter().filter(|p| matched.contains(&p.0)).map(|p| p.1));
-                if goal.len() == before {
-                    goal.extend(members.other);
-                }
-                if goal.len() > before {
-                    seen_by.extend(&members.owners);
-                }
+            let (mut automaton, mut texts) = (None, None);
+            if !parts.is_empty() {
+                let id = self.automaton(parts.clone())?;
+                texts = self.automata[id as usize].finite_texts(64);
+                automaton = Some(id);
             }
-            add_unevaluated(&clause.unevaluated_members, &mut goal, &mut seen_by);
-            out.push((parts, goal));
+            out.push(Arc::new(NameClass { parts, matched, texts, automaton }));
         }
         Ok(out)
     }

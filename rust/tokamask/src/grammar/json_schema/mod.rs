@@ -65,6 +65,11 @@ pub fn read(schema: &str, options: &Options) -> Result<Grammar, Error> {
     lower::Lowering::new(&documents, options).grammar(&root)
 }
 
+/// Builds what all schemas share, so that no schema waits for it.
+pub fn prepare() {
+    formats::prepare();
+}
+
 /// Counted classes one after another, if a pattern for whole texts is no more than that.
 pub fn counted_runs(regex: &Regex) -> Option<Vec<Run>> {
     lower::linear(regex, 0, UNBOUNDED)

@@ -1,0 +1,171 @@
+//! Threads that stand in a text or between the parts of a value: served from what is known of the
+//! vocabulary and of the text alone.
+
+use std::sync::Arc;
+
+use super::{declared_exits, has_place, Ground, MaskRow, Rows, SPACES};
+use crate::grammar::chars::{Spelling, BOUNDARY};
+use crate::grammar::{Node, Run, UNBOUNDED};
+use crate::mask::lexer::{closers, AutomatonLexer, Reach, RunsLexer, TextRow};
+use crate::mask::recognizer::{Recognizer, Thread, DONE, KEY};
+
+impl Rows {
+    /// Serves a thread that stands between the parts of an object or array, where white space may come;
+    /// false if it does not.
+    pub(super) fn walk_space(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        thread: Thread,
+        row: &mut MaskRow,
+    ) -> bool {
+        let Some(room) = thread.room_for_space(ground.grammar) else { return false };
+        let spaces = &ground.lexicon.spaces;
+        if room > 0 {
+            row.ids.extend(spaces.tokens.iter().filter(|t| t.chars <= room).map(|t| t.id));
+        }
+        let next = recognizer.next_bytes(ground.grammar, thread);
+        let trie = &ground.lexicon.trie;
+        let bounds = (0, UNBOUNDED);
+        self.children(ground, recognizer, trie, 0, thread, Some(&SPACES), bounds, row);
+        for (node, length, others) in &spaces.ends {
+            if *length <= room && (0..4).any(|k| others[k] & next[k] & !SPACES[k] != 0) {
+                self.children(ground, recognizer, trie, *node, thread, Some(&SPACES), bounds, row);
+            }
+        }
+        true
+    }
+
+    /// Serves a thread that stands in a string of an automaton or of several counted classes, between two
+    /// characters; false if it does not.
+    pub(super) fn walk_string(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        node: u32,
+        thread: Thread,
+        row: &mut MaskRow,
+    ) -> bool {
+        let top = thread.top;
+        if top.node == DONE || top.state == 0 || top.partial != BOUNDARY {
+            return false;
+        }
+        let found = match &ground.grammar.nodes[top.node as usize] {
+            Node::Text(text) => {
+                let automaton = &mut recognizer.automata[text.automaton as usize];
+                let spelling = text.spelling;
+                if spelling == Spelling::Plain && automaton.known == 0 {
+                    return false;
+                }
+                match &text.lengths {
+                    None => self.text(ground, recognizer, node, text.automaton, top.q, spelling),
+                    lengths => {
+                        let mut lexer = AutomatonLexer { automaton, lengths: lengths.as_ref() };
+                        let state = (top.q, top.count);
+                        let reach = Reach::new(ground.lexicon, &mut lexer, node, state, spelling);
+                        Arc::new(TextRow::new(ground.lexicon, reach))
+                    }
+                }
+            }
+            Node::Object(object) if top.phase() == KEY && top.kind_of_name() > 0 => {
+                let free = &object.modes[top.mode()].free[top.kind_of_name() as usize - 1];
+                let Some(automaton) = free.automaton else { return false };
+                self.text(ground, recognizer, node, automaton, top.q, Spelling::Json)
+            }
+            Node::Runs(runs, Spelling::Json) if separate(runs) => {
+                let mut lexer = RunsLexer { runs };
+                let state = (top.state - 1, top.count);
+                let reach = Reach::new(ground.lexicon, &mut lexer, node, state, Spelling::Json);
+                Arc::new(TextRow::new(ground.lexicon, reach))
+            }
+            _ => return false,
+        };
+        row.bases.extend(found.base.clone());
+        row.ids.extend(&found.ids);
+        if !found.ends.is_empty() {
+            let mut below = Vec::new();
+            recognizer.pop(thread.parent, &mut below);
+            let (trie, bounds) = (&ground.lexicon.trie, (0, UNBOUNDED));
+            for below in below {
+                let next = recognizer.next_bytes(ground.grammar, below);
+                for (node, bytes) in &found.ends {
+                    if (0..4).any(|k| bytes[k] & next[k] != 0) {
+                        self.children(ground, recognizer, trie, *node, below, None, bounds, row);
+                    }
+                }
+            }
+        }
+        if found.closers.is_empty() {
+            return true;
+        }
+        let hidden = declared_exits(ground, node, thread);
+        let mut after = Vec::new();
+        recognizer.closed(ground.grammar, thread, &mut after);
+        for closed in after {
+            let places = self.after(ground, recognizer, closed);
+            let fits = found.closers.iter().filter(|c| has_place(&places, c.0)).map(|c| c.1);
+            if hidden.is_empty() {
+                row.ids.extend(fits);
+            } else {
+                row.ids.extend(fits.filter(|id| hidden.binary_search(id).is_err()));
+            }
+        }
+        true
+    }
+
+    fn text(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        node: u32,
+        automaton: u32,
+        q: u32,
+        spelling: Spelling,
+    ) -> Arc<TextRow> {
+        let key = (node, automaton, q);
+        if let Some(found) = self.texts.get(&key) {
+            return Arc::clone(found);
+        }
+        let automaton = &mut recognizer.automata[automaton as usize];
+        let known = automaton.known;
+        if spelling == Spelling::Json && automaton.goes_on_for_ever(q) {
+            // Everything may follow; only what closes the string depends on the state.
+            let id = ground.lexicon.class(&self.full);
+            let table = ground.lexicon.table(ground.vocabulary, node, id, &self.full, spelling);
+            let mut lexer = AutomatonLexer { automaton, lengths: None };
+            let closers = closers(table.closing(ground.vocabulary), &mut lexer, (q, 0));
+            let base = table.base(UNBOUNDED, ground.lexicon.words);
+            let inside = if base.is_some() { &[] } else { table.inside(UNBOUNDED) };
+            let ids = inside.iter().map(|i| i.id).collect();
+            let found = Arc::new(TextRow { base, ids, closers, ends: Vec::new() });
+            self.bytes += found.ids.len() * 4 + found.closers.len() * 8 + 96;
+            self.texts.insert(key, Arc::clone(&found));
+            return found;
+        }
+        let mut lexer = AutomatonLexer { automaton, lengths: None };
+        let mut make =
+            || TextRow::new(ground.lexicon, Reach::new(ground.lexicon, &mut lexer, node, (q, 0), spelling));
+        let found = if known == 0 {
+            let made = Arc::new(make());
+            self.bytes += made.bytes();
+            made
+        } else {
+            ground.lexicon.text((node, known, q, spelling), make)
+        };
+        self.texts.insert(key, Arc::clone(&found));
+        found
+    }
+}
+
+/// Several classes, each character in one of them at most: then one state is enough.
+fn separate(runs: &[Run]) -> bool {
+    runs.len() > 1
+        && (0..runs.len()).all(|i| {
+            (0..i).all(|j| runs[i].class.intersection(&runs[j].class).is_empty() || fixed(&runs[j..i]))
+        })
+}
+
+/// True if the counts leave no choice where these runs end.
+fn fixed(runs: &[Run]) -> bool {
+    runs.iter().all(|run| run.min == run.max)
+}
