@@ -110,6 +110,10 @@ demo: $(VENV)/.package $(VENV)/.demo ## a real model writes JSON that matches a 
 bench: $(VENV)/.package $(VENV)/.bench ## measure against the rivals, write bench/results and the README's table
 	$(BIN)/python bench/run.py
 
+.PHONY: scoreboard
+scoreboard: $(VENV)/.package $(VENV)/.bench ## grammar masks on real schemas against the rivals (needs the large data; half an hour)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.scoreboard
+
 .PHONY: instructions
 instructions: $(VENV)/.test ## count instructions of fixed work and compare with the record (needs valgrind)
 	$(BIN)/python bench/instructions.py --check

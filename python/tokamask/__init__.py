@@ -7,7 +7,7 @@ from tokamask.encoding import Encoding
 from tokamask.grammar import Grammar, Limits, compile
 from tokamask.matcher import allocate_bitmask, fill_bitmasks
 from tokamask.ragged import Ragged
-from tokamask.sampling import apply_bitmask
+from tokamask.sampling import apply_bitmask, sample_awrs
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "errors",
     "fill_bitmasks",
     "metrics",
+    "sample_awrs",
     "sampling",
     "selection",
     "train",

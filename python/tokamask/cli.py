@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (_add_generate, _add_encode, _add_decode, _add_count, _add_train, _add_draft):
         add(commands)
+    _add_mask(commands)
     _add_show(commands)
     _add_doctor(commands)
     return parser
@@ -509,6 +510,19 @@ def _draft(args: argparse.Namespace) -> int:
     else:
         print(table(results))
     return 0
+
+
+def _add_mask(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from tokamask.show.cli import add_mask_arguments, show_mask
+
+    parser = command(
+        commands,
+        "mask",
+        show_mask,
+        "list the tokens that a grammar allows after a text, or say why it refuses one",
+        "tokamask mask --schema person.json --after '{' --json",
+    )
+    add_mask_arguments(parser)
 
 
 def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:

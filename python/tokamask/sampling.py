@@ -9,6 +9,7 @@ import numpy as np
 from tokamask import _core
 from tokamask.errors import KernelError, ShapeError
 from tokamask.gpu.arrays import is_cuda
+from tokamask.rejection import sample_awrs as sample_awrs
 from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output, per_row
 
 

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tokamask import Drafter, Tokenizer, verify_greedy
+from tokamask import Drafter, Grammar, Tokenizer, verify_greedy
 from tokamask.cli import UsageError, add_tokenizer_argument, command, open_tokenizer, read_text
 from tokamask.draft import SOURCES
 from tokamask.show.draft import draft
@@ -119,4 +119,70 @@ def _draft(args: argparse.Namespace) -> int:
     return 0
 
 
-PICTURES = (_add_tokens, _add_draft)
+def _add_mask(pictures: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]  # as above
+    parser = command(
+        pictures,
+        "mask",
+        show_mask,
+        "the tokens that a grammar allows after a text, or why it refuses one",
+        "tokamask show mask --schema person.json --after '{\"name\": ' --token 42",
+    )
+    add_mask_arguments(parser)
+    parser.add_argument("--output", "-o", metavar="HTML", help="write a page instead")
+
+
+def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    """What names a grammar and a place in a text."""
+    grammar = parser.add_mutually_exclusive_group(required=True)
+    grammar.add_argument("--schema", metavar="FILE", help="a JSON Schema")
+    grammar.add_argument("--regex", metavar="PATTERN", help="a regular expression for the whole text")
+    parser.add_argument(
+        "--after", default="", metavar="TEXT", help="what has been written (default: nothing)"
+    )
+    parser.add_argument("--token", type=int, metavar="ID", help="say why this token is refused")
+    add_tokenizer_argument(parser)
+
+
+def show_mask(args: argparse.Namespace) -> int:
+    """Prints the tokens that are allowed, or why one is not."""
+    from tokamask.show import mask as masks
+
+    if args.schema is not None:
+        grammar = Grammar.json_schema(Path(args.schema).read_text(encoding="utf-8"))
+    else:
+        grammar = Grammar.regex(args.regex)
+    vocabulary = open_tokenizer(args.tokenizer).vocabulary
+    after = args.after.encode()
+    if args.token is not None:
+        if not 0 <= args.token < len(vocabulary):
+            raise UsageError(f"--token: {args.token} is not in a vocabulary of {len(vocabulary)}")
+        refusal = masks.why_not(grammar, vocabulary, after, args.token)
+        if args.json:
+            print(json.dumps(None if refusal is None else refusal.__dict__))
+        elif refusal is None:
+            print(f"token {args.token} is allowed")
+        else:
+            at = "" if refusal.json_pointer is None else f", at {refusal.json_pointer or 'the root'}"
+            print(
+                f"token {args.token} is refused at its byte {refusal.byte}{at}: expected {refusal.expected}"
+            )
+    elif args.json:
+        found = masks.place(grammar, vocabulary, after)
+        print(
+            json.dumps(
+                {
+                    "token_ids": found.token_ids.tolist(),
+                    "expected": found.expected,
+                    "json_pointer": found.json_pointer,
+                    "ends": found.ends,
+                }
+            )
+        )
+    elif getattr(args, "output", None) is not None:
+        Path(args.output).write_text(masks.mask_html(grammar, vocabulary, after), encoding="utf-8")
+    else:
+        print(masks.mask(grammar, vocabulary, after))
+    return 0
+
+
+PICTURES = (_add_tokens, _add_mask, _add_draft)

@@ -1,5 +1,7 @@
 //! `tokamask.CompiledGrammar` and `tokamask.Matcher`.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytemuck::cast_slice_mut;
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -26,7 +28,7 @@ pub struct CompiledGrammar(pub mask::CompiledGrammar);
 impl CompiledGrammar {
     /// A matcher at the beginning of the text.
     fn matcher(&self) -> Matcher {
-        Matcher(self.0.matcher())
+        Matcher::from(self.0.matcher())
     }
 
     /// The vocabulary it was compiled for.
@@ -76,7 +78,46 @@ impl CompiledGrammar {
 /// >>> matcher.mask_row(), matcher.expected()
 /// (array([2], dtype=int32), 'b')
 #[pyclass(module = "tokamask", name = "Matcher")]
-pub struct Matcher(pub mask::Matcher);
+pub struct Matcher(pub mask::Matcher, Mutex<Option<Kept>>);
+
+/// The row of the state that was asked for last.
+struct Kept {
+    at: mask::Matcher,
+    /// None until the state is asked for again.
+    row: Option<(Py<PyArray1<i32>>, bool)>,
+}
+
+impl From<mask::Matcher> for Matcher {
+    fn from(matcher: mask::Matcher) -> Self {
+        Self(matcher, Mutex::new(None))
+    }
+}
+
+impl Matcher {
+    /// The row that is kept for the state now; the state is remembered if there is none.
+    fn kept<'py>(&self, py: Python<'py>) -> (bool, Option<(Bound<'py, PyArray1<i32>>, bool)>) {
+        let mut kept = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(kept) if kept.at.is_at(&self.0) => {
+                (true, kept.row.as_ref().map(|(row, some)| (row.bind(py).clone(), *some)))
+            }
+            _ => {
+                *kept = Some(Kept { at: self.0.clone(), row: None });
+                (false, None)
+            }
+        }
+    }
+
+    fn keep<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyArray1<i32>>, bool)> {
+        let mut row = vec![0i32; self.0.compiled().words()];
+        let some = py.detach(|| self.0.fill(cast_slice_mut(&mut row)));
+        let row = to_numpy(py, row);
+        row.try_readwrite()?.make_nonwriteable();
+        let kept = Kept { at: self.0.clone(), row: Some((row.clone().unbind(), some)) };
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        Ok((row, some))
+    }
+}
 
 /// The rows of a bitmask, checked.
 pub fn mask_rows<'py>(bitmask: &Bound<'py, PyAny>, words: usize) -> Result<PyReadwriteArray2<'py, i32>> {
@@ -117,8 +158,17 @@ impl Matcher {
         let Some(out) = slice.chunks_exact_mut(words.max(1)).nth(row) else {
             return Err(shape_error("bitmask", format!("more than {row} rows"), bitmask).into());
         };
-        let out = cast_slice_mut(out);
-        Ok(py.detach(|| self.0.fill(out)))
+        // A state that is asked for again is copied.
+        let (row, some) = match self.kept(py) {
+            (_, Some(kept)) => kept,
+            (true, None) => self.keep(py)?,
+            (false, None) => {
+                let out = cast_slice_mut(out);
+                return Ok(py.detach(|| self.0.fill(out)));
+            }
+        };
+        out.copy_from_slice(row.readonly().as_slice().map_err(PyErr::from)?);
+        Ok(some)
     }
 
     /// The mask of the next token by a plain walk over all tokens, without tables or memory: slow, and
@@ -129,13 +179,19 @@ impl Matcher {
         to_numpy(py, row)
     }
 
-    /// The mask of the next token as a read-only row, int32 [ceil(vocab_size / 32)].
+    /// The mask of the next token as a read-only row, int32 [ceil(vocab_size / 32)]; the same array as long
+    /// as the state is the same.
     fn mask_row<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i32>>> {
-        let mut row = vec![0i32; self.0.compiled().words()];
-        py.detach(|| self.0.fill(cast_slice_mut(&mut row)));
-        let row = to_numpy(py, row);
-        row.try_readwrite()?.make_nonwriteable();
-        Ok(row)
+        match self.kept(py) {
+            (_, Some((row, _))) => Ok(row),
+            _ => Ok(self.keep(py)?.0),
+        }
+    }
+
+    /// Number of ids, as the logits see them.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.0.compiled().vocabulary().len()
     }
 
     /// Advances by one token.
@@ -183,7 +239,7 @@ impl Matcher {
 
     /// An independent matcher in the same state, with the same history.
     fn fork(&self) -> Self {
-        Self(self.0.clone())
+        Self::from(self.0.clone())
     }
 
     /// Back to the beginning of the text.

@@ -211,8 +211,19 @@ pub struct Array {
     pub max: u32,
     /// Counters, at most four.
     pub counters: Vec<Counter>,
-    /// Items must differ.
-    pub unique: bool,
+    /// How items must differ.
+    pub unique: Unique,
+}
+
+/// How the items of an array must differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unique {
+    /// They need not.
+    No,
+    /// Each choice is one value, and its `counts` the number of that value, below 64.
+    Values,
+    /// Items are strings that may always go on; their texts are compared.
+    Strings,
 }
 
 /// A compiled grammar that knows no vocabulary yet.

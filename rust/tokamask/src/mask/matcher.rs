@@ -163,6 +163,11 @@ impl Matcher {
         &self.compiled
     }
 
+    /// True if both stand at the very same place of one history.
+    pub fn is_at(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
     /// Number of tokens accepted.
     pub fn len(&self) -> usize {
         self.state.length

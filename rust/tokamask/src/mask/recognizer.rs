@@ -69,6 +69,9 @@ pub const AFTER: u32 = 5;
 /// After a comma.
 pub const COMMA: u32 = 6;
 
+/// The `kind` of a string that must differ from others in its array.
+pub const COMPARED: u32 = 1;
+
 /// Off the trie of declared names, as a position.
 pub const OFF_TRIE: u32 = POSITION;
 
@@ -180,6 +183,43 @@ impl Recognizer {
         }
     }
 
+    /// The text of a string that is compared with others, one character longer; 0 for other strings.
+    fn longer(&mut self, top: &Frame, c: u32) -> u32 {
+        if top.kind == COMPARED && self.exact {
+            self.intern_text(top.text, c)
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn intern_text(&mut self, before: u32, c: u32) -> u32 {
+        let links = &mut self.text_links;
+        *self.texts.entry((before, c)).or_insert_with(|| {
+            links.push((before, c));
+            links.len() as u32
+        })
+    }
+
+    /// As [`Self::pop`] after a string that must differ from those before it in the array below.
+    fn pop_compared(&mut self, stack: u32, text: u32, out: &mut Vec<Thread>) {
+        let from = out.len();
+        self.pop(stack, out);
+        let mut i = from;
+        while i < out.len() {
+            let mut texts = self.sets[out[i].top.names as usize].to_vec();
+            match texts.binary_search(&u64::from(text)) {
+                Ok(_) => {
+                    out.swap_remove(i);
+                }
+                Err(place) => {
+                    texts.insert(place, text.into());
+                    out[i].top.names = self.intern_set(texts.into());
+                    i += 1;
+                }
+            }
+        }
+    }
+
     pub(super) fn intern_set(&mut self, set: Box<[u64]>) -> u32 {
         let sets = &mut self.sets;
         *self.set_ids.entry(set).or_insert_with_key(|set| {
@@ -203,7 +243,8 @@ impl Recognizer {
             Node::AnyOf(nodes) => {
                 for &node in nodes {
                     if has_byte(&grammar.first[node as usize], byte) || grammar.nullable[node as usize] {
-                        self.step(grammar, Thread { top: Frame::start(node), parent }, byte, out);
+                        let top = Frame { kind: top.kind, ..Frame::start(node) };
+                        self.step(grammar, Thread { top, parent }, byte, out);
                     }
                 }
             }
@@ -406,6 +447,7 @@ impl Recognizer {
                             Decoded::Char(c) if run.class.has(c) => {
                                 let most = if run.max == UNBOUNDED { run.min } else { UNBOUNDED };
                                 Some(Frame {
+                                    text: self.longer(&top, c),
                                     state: i as u32 + 1,
                                     count: (count + 1).min(most),
                                     partial: BOUNDARY,
@@ -431,6 +473,9 @@ impl Recognizer {
                     }
                     count = 0;
                 }
+            }
+            Decoded::Close if may_leave(runs, &top) && top.kind == COMPARED && self.exact => {
+                self.pop_compared(parent, top.text, out);
             }
             Decoded::Close if may_leave(runs, &top) => self.pop(parent, out),
             _ => {}

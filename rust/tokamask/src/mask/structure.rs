@@ -3,9 +3,9 @@
 use crate::grammar::automaton::DEAD;
 use crate::grammar::chars::{any_scalar, decode, possible, Decoded, Spelling, BOUNDARY};
 use crate::grammar::words::{NO_WORD, OFF};
-use crate::grammar::{has_byte, Array, Choice, Grammar, NodeId, Object, NO_NODE, UNBOUNDED};
+use crate::grammar::{has_byte, Array, Choice, Grammar, NodeId, Object, Unique, NO_NODE, UNBOUNDED};
 use crate::mask::recognizer::{
-    at, is_space, Frame, Recognizer, Thread, AFTER, COLON, COMMA, KEY, OFF_TRIE, OPEN, VALUE,
+    at, is_space, Frame, Recognizer, Thread, AFTER, COLON, COMMA, COMPARED, KEY, OFF_TRIE, OPEN, VALUE,
 };
 
 impl Recognizer {
@@ -39,7 +39,9 @@ impl Recognizer {
                     if has_byte(&grammar.first[node as usize], byte) {
                         let after = array.after(&top, choice.counts);
                         let below = self.push(after, parent);
-                        self.step(grammar, Thread { top: Frame::start(node), parent: below }, byte, out);
+                        let kind = if array.unique == Unique::Strings { COMPARED } else { 0 };
+                        let top = Frame { kind, ..Frame::start(node) };
+                        self.step(grammar, Thread { top, parent: below }, byte, out);
                     }
                 }
             }
@@ -185,15 +187,7 @@ impl Recognizer {
                 }
                 let next = if position == OFF_TRIE { OFF } else { object.keys.child(position, c) };
                 let position = if next == OFF { OFF_TRIE } else { next };
-                let text = if self.exact && object.unique_free {
-                    let links = &mut self.text_links;
-                    *self.texts.entry((top.text, c)).or_insert_with(|| {
-                        links.push((top.text, c));
-                        links.len() as u32
-                    })
-                } else {
-                    0
-                };
+                let text = if self.exact && object.unique_free { self.intern_text(top.text, c) } else { 0 };
                 out.push(Thread {
                     top: Frame { state: at(KEY, position), q, text, partial: BOUNDARY, ..top },
                     parent,
@@ -356,6 +350,9 @@ impl Array {
     fn open_choices<'s>(&'s self, frame: &Frame) -> impl Iterator<Item = &'s Choice> + use<'s> {
         let frame = *frame;
         self.choices(frame.count).iter().filter(move |choice| {
+            if self.unique == Unique::Values {
+                return frame.seen >> choice.counts & 1 == 0;
+            }
             self.counters
                 .iter()
                 .enumerate()
@@ -367,6 +364,9 @@ impl Array {
     fn after(&self, frame: &Frame, counts: u32) -> Frame {
         let most = if self.max == UNBOUNDED { self.min.max(self.prefix.len() as u32) } else { self.max };
         let mut seen = frame.seen;
+        if self.unique == Unique::Values {
+            seen |= 1 << counts;
+        }
         for (i, counter) in self.counters.iter().enumerate().filter(|(i, _)| counts >> i & 1 == 1) {
             let most = if counter.max == UNBOUNDED { counter.min } else { counter.max };
             let next = (Self::counted(frame, i) + 1).min(most).min(0xffff);

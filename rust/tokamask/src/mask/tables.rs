@@ -37,12 +37,12 @@ fn characters(bytes: &[u8]) -> u32 {
     bytes.iter().filter(|&&b| b & 0xc0 != 0x80).count() as u32
 }
 
-/// Texts between two quotes of a token that may be names: what follows is a colon or the token's end.
+/// Texts between two quotes of a token: whole names or strings.
 fn whole_names(bytes: &[u8]) -> Vec<String> {
     let mut out = Vec::new();
     for begin in memchr::memchr_iter(b'"', bytes) {
         let (mut partial, mut name) = (BOUNDARY, String::new());
-        for (i, &byte) in bytes.iter().enumerate().skip(begin + 1) {
+        for &byte in &bytes[begin + 1..] {
             match decode(partial, byte, Spelling::Json) {
                 Decoded::Char(c) => {
                     name.extend(char::from_u32(c));
@@ -50,9 +50,7 @@ fn whole_names(bytes: &[u8]) -> Vec<String> {
                 }
                 Decoded::More(p) => partial = p,
                 Decoded::Close => {
-                    if bytes[i + 1..].iter().find(|b| !b.is_ascii_whitespace()).is_none_or(|&b| b == b':') {
-                        out.push(name);
-                    }
+                    out.push(name);
                     break;
                 }
                 Decoded::Dead => break,
@@ -60,6 +58,23 @@ fn whole_names(bytes: &[u8]) -> Vec<String> {
         }
     }
     out
+}
+
+/// What a token adds to a text that it ends, and what follows the quote.
+fn ending(bytes: &[u8]) -> Option<(String, &[u8])> {
+    let (mut partial, mut text) = (BOUNDARY, String::new());
+    for (i, &byte) in bytes.iter().enumerate() {
+        match decode(partial, byte, Spelling::Json) {
+            Decoded::Char(c) => {
+                text.extend(char::from_u32(c));
+                partial = BOUNDARY;
+            }
+            Decoded::More(p) => partial = p,
+            Decoded::Close => return Some((text, &bytes[i + 1..])),
+            Decoded::Dead => return None,
+        }
+    }
+    None
 }
 
 /// Sorts by the number of characters, and counts the tokens of at most so many.
@@ -162,6 +177,8 @@ pub struct Lexicon {
     pub deepest: Vec<u32>,
     /// Tokens that hold a whole name, by the name.
     pub named: FxHashMap<Box<str>, Vec<u32>>,
+    /// Tokens that end one text and hold another: what they add to the first, the second, and the token.
+    pub reopening: Vec<(Box<str>, Box<str>, u32)>,
     /// Tokens that hold the same name twice.
     pub twice: Vec<u32>,
     /// White space: see [`Spaces`].
@@ -219,10 +236,15 @@ impl Lexicon {
         crate::grammar::json_schema::prepare();
         let trie = TokenTrie::new(&words);
         let mut suffixes: Vec<&[u8]> = Vec::new();
+        let mut reopening = Vec::new();
         let (mut named, mut twice) = (FxHashMap::<Box<str>, Vec<u32>>::default(), Vec::new());
         for &(bytes, item) in &words {
             suffixes.extend(memchr::memchr_iter(b'"', bytes).map(|at| &bytes[at + 1..]));
             let mut names = whole_names(bytes);
+            if let Some((ending, rest)) = ending(bytes) {
+                let others = whole_names(rest).into_iter();
+                reopening.extend(others.map(|name| (ending.as_str().into(), name.into(), item.id)));
+            }
             names.sort_unstable();
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
                 twice.push(item.id);
@@ -247,6 +269,7 @@ impl Lexicon {
             words: vocabulary.len().div_ceil(32),
             after_quote: TokenTrie::new(&suffixes),
             named,
+            reopening,
             twice,
             classes: Mutex::default(),
             tables: Mutex::default(),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::{Error, LimitError};
-use crate::grammar::json::Decimal;
+use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::formula::{
     Atom, Contains, Formula, Items, Literal, LiteralKey, Members, Type, Witness,
 };
@@ -52,7 +52,7 @@ pub struct Clause<'a> {
     pub item: Vec<(u32, Literal<'a>)>,
     pub min_items: u32,
     pub max_items: Option<u32>,
-    pub unique: bool,
+    pub unique: Option<&'a Json>,
     pub contains: Vec<Contains<'a>>,
     pub unevaluated_members: Vec<Unevaluated<'a>>,
     pub unevaluated_items: Vec<Unevaluated<'a>>,
@@ -122,6 +122,7 @@ impl<'a> Clause<'a> {
                 self.items.push(items);
             }
             Atom::Item(index, value) => self.item.push((index, value)),
+            Atom::Unique(schema) => self.unique = Some(schema),
             Atom::MinItems(n) => self.min_items = self.min_items.max(n),
             Atom::MaxItems(n) => tighten(&mut self.max_items, n),
             Atom::Contains(mut contains) => {

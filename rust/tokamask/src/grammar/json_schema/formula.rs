@@ -173,6 +173,8 @@ pub enum Atom<'a> {
     Witness(Witness<'a>),
     Items(Items<'a>),
     Item(u32, Literal<'a>),
+    /// Items differ; the schema that says so.
+    Unique(&'a Json),
     MinItems(u32),
     MaxItems(u32),
     Contains(Contains<'a>),

@@ -382,7 +382,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
     }
 
     /// The texts of an enumeration that the rest of the clause allows.
-    fn allowed_texts(&mut self, clause: &Clause<'a>) -> Result<Vec<String>, Error> {
+    pub(super) fn allowed_texts(&mut self, clause: &Clause<'a>) -> Result<Vec<String>, Error> {
         let texts = clause.texts.as_deref().unwrap_or_default();
         self.spend(texts.len())?;
         let parts = self.string_parts(clause);

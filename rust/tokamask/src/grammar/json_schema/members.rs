@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, LimitError};
-use crate::grammar::chars::CharSet;
+use crate::error::{Error, LimitError, UnsupportedKeywordError};
+use crate::grammar::chars::{CharSet, Spelling};
+use crate::grammar::json::Json;
 use crate::grammar::json_schema::clause::{clauses, Clause, Unevaluated};
 use crate::grammar::json_schema::formula::{Literal, Type, Witness};
 use crate::grammar::json_schema::lower::{Conjunction, Lowering};
 use crate::grammar::regex::{self, Regex};
 use crate::grammar::words::WordTrie;
-use crate::grammar::{Array, Choice, Counter, FreeKeys, KeyMode, Node, NodeId, Object, NO_NODE, UNBOUNDED};
+use crate::grammar::{
+    Array, Choice, Counter, FreeKeys, KeyMode, Node, NodeId, Object, Unique, NO_NODE, UNBOUNDED,
+};
 
 /// Kinds of names that patterns split the undeclared names of one object into.
 const MAX_NAME_KINDS: usize = 64;
@@ -335,8 +338,76 @@ impl<'a> Lowering<'a, '_> {
         let counters =
             clause.contains.iter().map(|c| Counter { min: c.min, max: c.max.unwrap_or(UNBOUNDED) }).collect();
         let max = clause.max_items.unwrap_or(UNBOUNDED);
-        let array = Array { prefix, rest, min: clause.min_items, max, counters, unique: clause.unique };
+        let mut array = Array { prefix, rest, min: clause.min_items, max, counters, unique: Unique::No };
+        if let Some(schema) = clause.unique.filter(|_| max > 1) {
+            self.make_unique(clause, &mut array, schema)?;
+        }
         Ok(self.push(Node::Array(Box::new(array))))
+    }
+
+    /// Enforces `uniqueItems` where items are finitely many values or free strings; anything else is
+    /// refused, because equality of values that are still being written cannot be decided as they go.
+    fn make_unique(&mut self, clause: &Clause<'a>, array: &mut Array, schema: &Json) -> Result<(), Error> {
+        let refused = |lowering: &Self, reason: &str| {
+            Err(UnsupportedKeywordError {
+                json_pointer: lowering.documents.pointer(schema),
+                keyword: "uniqueItems".to_owned(),
+                reason: Some(reason.to_owned()),
+            }
+            .into())
+        };
+        if !array.prefix.is_empty() || !array.counters.is_empty() {
+            return refused(self, "beside prefixItems or contains");
+        }
+        let goal: Vec<Literal<'a>> = clause.items.iter().filter_map(|items| items.rest).collect();
+        let mut words: Vec<(String, Spelling)> = Vec::new();
+        let mut strings = 0;
+        for kind in Type::ALL {
+            for item in clauses(self, &goal, kind)? {
+                match kind {
+                    Type::Null => words.push(("null".to_owned(), Spelling::Plain)),
+                    Type::Boolean => words.extend(
+                        ["false", "true"]
+                            .into_iter()
+                            .zip(item.not_boolean)
+                            .filter(|w| !w.1)
+                            .map(|w| (w.0.to_owned(), Spelling::Plain)),
+                    ),
+                    Type::String if item.texts.is_some() => {
+                        let texts = self.allowed_texts(&item)?;
+                        words.extend(texts.into_iter().map(|text| (text, Spelling::Json)));
+                    }
+                    Type::String
+                        if item.max_length.is_none()
+                            && item.patterns.is_empty()
+                            && item.not_texts.is_empty() =>
+                    {
+                        strings += 1;
+                    }
+                    _ => return refused(self, "items are neither listed values nor strings of any kind"),
+                }
+            }
+        }
+        if strings > 0 && words.is_empty() {
+            array.unique = Unique::Strings;
+            return Ok(());
+        }
+        words.sort_unstable();
+        words.dedup();
+        if strings > 0 || words.len() > 64 {
+            return refused(self, "more than 64 listed values, or listed values beside free strings");
+        }
+        array.rest.clear();
+        for (i, (word, spelling)) in words.iter().enumerate() {
+            let node = self.push(Node::Words(WordTrie::new(vec![word.clone()]), *spelling));
+            array.rest.push(Choice { node, counts: i as u32 });
+        }
+        if array.min as usize > words.len() {
+            // Not enough values: no such array.
+            array.max = 0;
+        }
+        array.unique = Unique::Values;
+        Ok(())
     }
 
     /// Ways to fill a place: which `contains` the item counts for is part of the choice.

@@ -260,7 +260,10 @@ impl<'a> Reader<'_, 'a, '_> {
                 self.dependent(value)
             }
             "uniqueItems" if on(Type::Array) && *value == Json::Bool(true) => {
-                return Err(self.unsupported(keyword, "not yet enforced"));
+                if !positive {
+                    return Err(self.unsupported(keyword, "under a negation"));
+                }
+                Formula::Atom(Atom::Unique(self.schema))
             }
             "contains" if on(Type::Array) => self.contains(value)?,
             _ => return irrelevant,

@@ -6,7 +6,7 @@ use super::{allows, closing, Ground, MaskRow, Rows};
 use crate::grammar::chars::BOUNDARY;
 use crate::grammar::words::{WordTrie, OFF};
 use crate::grammar::Node;
-use crate::mask::recognizer::{Recognizer, Thread, BOTTOM, DONE, KEY};
+use crate::mask::recognizer::{Recognizer, Thread, BOTTOM, COMPARED, KEY};
 
 impl Rows {
     /// Takes out the tokens by which a name would occur twice. Rows are computed without regard to
@@ -49,24 +49,44 @@ impl Rows {
                 gone.push(id);
             }
         }
-        let in_name = top.names != 0
-            && top.node != DONE
-            && matches!(ground.grammar.nodes[top.node as usize], Node::Object(_))
-            && top.phase() == KEY
-            && top.kind_of_name() > 0;
-        if in_name && top.partial == BOUNDARY {
-            let names = self.names_of(ground, recognizer, top.names);
-            let mut at = 0;
-            for c in recognizer.text(top.text).chars() {
-                at = if at == OFF { OFF } else { names.0.child(at, c.into()) };
+        // The names or strings that the one being written must differ from.
+        let others = match ground.grammar.nodes.get(top.node as usize) {
+            Some(Node::Object(_)) if top.phase() == KEY && top.kind_of_name() > 0 => Some(top.names),
+            Some(Node::Runs(..)) if top.kind == COMPARED && top.state != 0 => {
+                let below = recognizer.stacks.member(thread.parent, 0).filter(|&m| m != BOTTOM);
+                Some(below.map_or(0, |member| recognizer.stacks.frame(member).0.names))
             }
-            if at != OFF {
-                gone.extend(closing(&ground.lexicon.trie, 0, &names.0, at));
+            _ => None,
+        };
+        match others {
+            Some(others) if top.partial == BOUNDARY => {
+                let text = recognizer.text(top.text);
+                if others != 0 {
+                    let names = self.names_of(ground, recognizer, others);
+                    let mut at = 0;
+                    for c in text.chars() {
+                        at = if at == OFF { OFF } else { names.0.child(at, c.into()) };
+                    }
+                    if at != OFF {
+                        gone.extend(closing(&ground.lexicon.trie, 0, &names.0, at));
+                    }
+                }
+                // A token may end this text and hold it once more.
+                for (ending, name, id) in &ground.lexicon.reopening {
+                    let same = name.len() == text.len() + ending.len()
+                        && name.ends_with(&**ending)
+                        && name.starts_with(text.as_str());
+                    if same && !allows(ground, recognizer, thread, *id, 0) {
+                        gone.push(*id);
+                    }
+                }
             }
-        } else if in_name {
-            // In the middle of a character: few tokens fit, each is tried.
-            let tried: Vec<u32> = row.ids.clone();
-            gone.extend(tried.into_iter().filter(|&id| !allows(ground, recognizer, thread, id, 0)));
+            Some(_) => {
+                // In the middle of a character: few tokens fit, each is tried.
+                let tried: Vec<u32> = row.ids.clone();
+                gone.extend(tried.into_iter().filter(|&id| !allows(ground, recognizer, thread, id, 0)));
+            }
+            None => {}
         }
         if gone.is_empty() {
             return row;
