@@ -88,6 +88,10 @@ impl Rows {
             }
             None => {}
         }
+        if ground.grammar.merges {
+            // On one of several stacks the same name may be new.
+            gone.retain(|&id| !allows(ground, recognizer, thread, id, 0));
+        }
         if gone.is_empty() {
             return row;
         }
