@@ -80,6 +80,9 @@ impl CompiledGrammar {
 #[pyclass(module = "tokamask", name = "Matcher")]
 pub struct Matcher(pub mask::Matcher, Mutex<Option<Kept>>);
 
+/// A row, and false if it allows everything.
+type Row<'py> = (Bound<'py, PyArray1<i32>>, bool);
+
 /// The row of the state that was asked for last.
 struct Kept {
     at: mask::Matcher,
@@ -95,7 +98,7 @@ impl From<mask::Matcher> for Matcher {
 
 impl Matcher {
     /// The row that is kept for the state now; the state is remembered if there is none.
-    fn kept<'py>(&self, py: Python<'py>) -> (bool, Option<(Bound<'py, PyArray1<i32>>, bool)>) {
+    fn kept<'py>(&self, py: Python<'py>) -> (bool, Option<Row<'py>>) {
         let mut kept = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
             Some(kept) if kept.at.is_at(&self.0) => {
@@ -108,7 +111,7 @@ impl Matcher {
         }
     }
 
-    fn keep<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyArray1<i32>>, bool)> {
+    fn keep<'py>(&self, py: Python<'py>) -> PyResult<Row<'py>> {
         let mut row = vec![0i32; self.0.compiled().words()];
         let some = py.detach(|| self.0.fill(cast_slice_mut(&mut row)));
         let row = to_numpy(py, row);
