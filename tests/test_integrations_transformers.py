@@ -85,7 +85,7 @@ def test_the_drafted_loop_gives_the_plain_output(model, compiled, constrained):
     from tokamask.integrations.transformers import DraftedGeneration, GrammarLogitsProcessor
 
     prompt = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
-    loop = DraftedGeneration()
+    loop = DraftedGeneration(verify_cost=[1.0, 1.0, 1.0, 1.0])
     outputs = [
         model.generate(
             prompt,

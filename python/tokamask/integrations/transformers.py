@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,9 @@ class DraftedGeneration:
     drafter : Drafter, optional
         Shared between calls, it learns from one text to the next; a fresh one if not given.
     budget : int
-        Most guesses per forward pass.
+        Most guesses per forward pass; fewer are made where more do not pay.
+    verify_cost : list[float], optional
+        Time of a forward pass over 1, 2, 4, 8, ... tokens, in any unit; measured on the model if not given.
 
     Examples
     --------
@@ -99,10 +103,16 @@ class DraftedGeneration:
 
     """
 
-    def __init__(self, drafter: tm.Drafter | None = None, *, budget: int = 8) -> None:
+    def __init__(
+        self, drafter: tm.Drafter | None = None, *, budget: int = 8, verify_cost: list[float] | None = None
+    ) -> None:
         self.drafter = tm.Drafter() if drafter is None else drafter
         self.budget = budget
         self.forwards = self.tokens = 0
+        self._times: list[float] = []  # of a forward pass over 1, 2, 3, ... tokens
+        if verify_cost is not None:
+            sizes = [2**i for i in range(len(verify_cost))]
+            self._times = np.interp(np.arange(1, budget + 2), sizes, verify_cost).tolist()
 
     def __call__(
         self,
@@ -139,10 +149,13 @@ class DraftedGeneration:
                 self.tokens += len(new)
                 if ended:
                     return input_ids
+                if not self._times:
+                    self._times = _measured(model, cache, input_ids[:, -1:], self.budget + 1)
                 if surplus := cache.get_seq_length() - (input_ids.shape[1] - 1):
                     cache.crop(-surplus)
                 session.update(new)
-                unread, guess = input_ids[:, -1:], _likeliest_path(session.propose(budget=self.budget))
+                unread = input_ids[:, -1:]
+                guess = _worthwhile_path(session.propose(budget=4 * self.budget), self._times)
 
 
 def _choose(scores: Any, sampled: bool) -> Any:
@@ -152,12 +165,39 @@ def _choose(scores: Any, sampled: bool) -> Any:
     return scores.argmax(dim=-1, keepdim=True)
 
 
-def _likeliest_path(tree: tm.DraftTree) -> list[int]:
-    """From the root always on to the likeliest child."""
-    path, node = list[int](), -1
-    while True:
+def _measured(model: Any, cache: DynamicCache, token: Any, most: int) -> list[float]:
+    """Seconds of a forward pass over 1, 2, ... ``most`` tokens behind the cache, which stays as it was.
+
+    The less of two turns for each power of two, straight lines between them.
+    """
+    sizes = [1]
+    while sizes[-1] < most:
+        sizes.append(min(2 * sizes[-1], most))
+    seconds = dict.fromkeys(sizes, math.inf)
+    for size in [1, *sizes, *sizes]:  # the first one warms up
+        start = time.perf_counter()
+        model(input_ids=token.expand(1, size), past_key_values=cache, use_cache=True).logits[0, -1, 0].item()
+        seconds[size] = min(seconds[size], time.perf_counter() - start)
+        cache.crop(-size)
+    curve = np.interp(np.arange(1, most + 1), sizes, [seconds[size] for size in sizes])
+    return list(map(float, curve))
+
+
+MARGIN = 1.05
+"""A draft must promise this much more per second than none: measured times wobble, and the loop itself takes some."""
+
+
+def _worthwhile_path(tree: tm.DraftTree, times: list[float]) -> list[int]:
+    """From the root always on to the likeliest child, as far as it yields most expected tokens per second."""
+    path, node, expected = list[int](), -1, 1.0
+    best, best_rate = 0, MARGIN / times[0]
+    while len(path) + 1 < len(times):
         children = np.flatnonzero(tree.parents == node)
         if not len(children):
-            return path
+            break
         node = int(children[tree.probs[children].argmax()])
         path.append(int(tree.token_ids[node]))
+        expected += float(tree.probs[node])
+        if expected / times[len(path)] > best_rate:
+            best, best_rate = len(path), expected / times[len(path)]
+    return path[:best]

@@ -1,5 +1,8 @@
 //! How many nodes are worth their verification.
 
+/// A draft must promise this much more per time than none: measured times wobble, and drafting itself takes some.
+const MARGIN: f32 = 1.03;
+
 /// Time of one target forward by number of rows, measured by the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifyCost {
@@ -27,7 +30,7 @@ impl VerifyCost {
     /// The number of nodes that gives the most expected tokens per time, where `probs` descend. It compares every
     /// prefix, not only the next node: steps of a GPU's cost curve can hide a gain behind a loss.
     pub fn best_prefix(&self, probs: impl IntoIterator<Item = f32>) -> usize {
-        let (mut best, mut best_rate, mut expected) = (0, 1.0 / self.at(1), 1.0);
+        let (mut best, mut best_rate, mut expected) = (0, MARGIN / self.at(1), 1.0);
         for (i, p) in probs.into_iter().enumerate() {
             expected += p;
             let rate = expected / self.at(i + 2);

@@ -1,0 +1,113 @@
+"""Every drafting method on recorded outputs, and what the store costs.
+
+``python bench/draft_table.py`` prints tokens per forward pass at 32 and 64 nodes for the sets and their second slices (our own
+rows; ``--all`` adds the published methods, minutes). ``--stream N`` serves N tokens of text that never repeats for long instead,
+and prints what the process grew by. Every row starts with nothing learned; traces are replayed in recorded order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gc
+import pathlib
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # the folder of this file would shadow packages
+
+from bench.data import unpacked  # noqa: E402
+
+SLICES = {
+    "smollm2": ("smollm2_traces", 0, None),
+    "gsm8k": ("gsm8k_gpt3_traces", 0, 200),
+    "aider": ("aider_chat_traces", 0, 40),
+    "gsm8k, next 200": ("gsm8k_gpt3_traces", 200, 400),
+    "aider, next 40": ("aider_chat_traces", 40, 80),
+}
+LIVE = 32
+"""Sessions that live at a time in a stream."""
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="the published methods too")
+    parser.add_argument("--stream", type=int, metavar="N", help="serve so many tokens and measure memory")
+    options = parser.parse_args()
+    if options.stream:
+        return stream(options.stream)
+    folder = unpacked("draft_traces_open.tar.xz")
+    if folder is None:
+        print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)
+        return 2
+    for name, (file, start, end) in SLICES.items():
+        rows(name, folder / "open" / f"{file}.jsonl", start, end, options.all)
+    return 0
+
+
+def rows(name: str, path: pathlib.Path, start: int, end: int | None, published: bool) -> None:
+    """Prints the table of one slice."""
+    import tokamask as tm
+    from tokamask.methods import METHODS
+    from tokamask.replay import read_traces, replay, table
+
+    traces = list(read_traces(path))[start:end]
+    logits = traces[0].topk_ids is not None
+    methods = {"tokamask": (tm.Drafter, False)}
+    if logits:
+        methods["tokamask, recycled logits"] = (tm.Drafter, True)
+    for method, make in METHODS.items() if published else ():
+        needs_logits = "recycling" in method or "next-next" in method
+        if logits or not needs_logits:
+            methods[method] = (make, needs_logits)
+    results = {
+        method: {b: replay(make(), traces, budget=b, recycle=recycle) for b in (32, 64)}
+        for method, (make, recycle) in methods.items()
+    }
+    print(f"\n{name}: {len(traces)} outputs\n{table(results)}", flush=True)
+    if logits:
+        plain, recycled = (results[m][32].by_source for m in list(methods)[:2])
+        below = [k for k in plain if recycled[k].mean_accepted < plain[k].mean_accepted]
+        print(f"of {len(plain)} categories below tokens only with logits: {', '.join(below) or 'none'}")
+    promised = results["tokamask"][32]
+    accepted = (promised.tokens - promised.steps) / promised.steps
+    print(f"promised {promised.expected / promised.steps:.2f} accepted tokens a step, kept {accepted:.2f}")
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def stream(tokens: int) -> int:
+    """Serves requests of 600 tokens, 32 at a time, and prints the growth of the process by and by."""
+    import tokamask as tm
+
+    rng = np.random.default_rng(0)
+    drafter, live = tm.Drafter(), collections.deque()
+    gc.collect()
+    before, served, due = resident(), 0, tokens // 10
+    while served < tokens:
+        text = rng.zipf(1.2, 600).clip(1, 49_151).astype(np.uint32)
+        session = drafter.session(text[:100])
+        session.propose(32)
+        session.update(text[100:])
+        served += 500
+        live.append(session)
+        if len(live) > LIVE:
+            live.popleft()
+        if served >= due:
+            grown = resident() - before
+            print(
+                f"{served:>10} tokens: {grown / 1e6:7.1f} MB, {grown / served:6.1f} bytes a token", flush=True
+            )
+            due += tokens // 10
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
