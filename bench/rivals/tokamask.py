@@ -124,6 +124,11 @@ class Tokamask(Rival):
 
         return lambda path: tm.train.bpe(path, vocab_size=vocab_size, progress=False)
 
+    def count_pretokens(self):
+        import tokamask as tm
+
+        return lambda path: tm.train.count(path, progress=False)
+
     def train_superbpe(self, vocab_size):
         import tokamask as tm
 
