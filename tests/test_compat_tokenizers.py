@@ -266,6 +266,20 @@ def test_printed_as_there(pair):
                 assert show(getattr(mine, name)) == show(getattr(other, name))
 
 
+def test_unigram_models_are_learnt():
+    trained = []
+    for lib in (ours, theirs):
+        tok = lib.SentencePieceUnigramTokenizer()
+        texts = ["A first sentence", "Another sentence", "And a last one"]
+        tok.train_from_iterator(
+            texts, vocab_size=100, show_progress=False, special_tokens=["<unk>"], unk_token="<unk>"
+        )
+        trained.append(tok)
+    mine, other = trained
+    assert mine.get_vocab().keys() == other.get_vocab().keys()  # ids of equal scores are in any order there
+    assert mine.encode("A sentence 🤗").tokens == other.encode("A sentence 🤗").tokens
+
+
 def test_a_trainer_knows_its_model():
     tok = ours.Tokenizer(ours.models.BPE())
     with pytest.raises(Exception, match="WordLevelTrainer can only train a WordLevel"):

@@ -571,7 +571,7 @@ class Tokenizer:
         else:
             self._model = model
         self._version += 1
-        self.add_special_tokens(trainer.special_tokens)
+        self.add_special_tokens(getattr(trainer, "_found", None) or trainer.special_tokens)
 
 
 def _restored(cls: type[Tokenizer], state: bytes) -> Tokenizer:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tokamask.compat.tokenizers import models
 from tokamask.compat.tokenizers.added import AddedToken
 from tokamask.compat.tokenizers.component import Component
-from tokamask.errors import UnsupportedComponentError
+from tokamask.train import PretokenCounts
 
 
 class Trainer(Component, kind=True):
@@ -244,7 +246,7 @@ class WordLevelTrainer(Trainer):
 
 
 class UnigramTrainer(Trainer):
-    """Stands for its options; learning a Unigram model is refused here."""
+    """Learns pieces and their scores; :func:`tokamask.train.unigram` does the work."""
 
     MODEL = "Unigram"
     FIELDS = (
@@ -277,6 +279,28 @@ class UnigramTrainer(Trainer):
         self.special_tokens = list(special_tokens)
 
     def _train(self, counts: dict[str, int]) -> models.Model:
-        raise UnsupportedComponentError(
-            "training a Unigram model is not built into the drop-in", component="UnigramTrainer"
+        from tokamask.train.models import train_unigram
+
+        state, special = train_unigram(
+            _counted(counts),
+            vocab_size=self.vocab_size,
+            special_tokens=[token.content for token in self._special],
+            unk_token=self.unk_token,
+            initial_alphabet=self.initial_alphabet,
+            shrinking_factor=self.shrinking_factor,
+            max_piece_length=self.max_piece_length,
+            n_sub_iterations=self.n_sub_iterations,
         )
+        object.__setattr__(self, "_found", special)
+        return models.Unigram(state["vocab"], state["unk_id"], state["byte_fallback"])
+
+
+def _counted(counts: dict[str, int]) -> PretokenCounts:
+    """Counted parts in the form that the trainers of the core read."""
+    words = sorted((word.encode(), count) for word, count in counts.items())
+    offsets = np.cumsum([0, *(len(word) for word, _ in words)]).astype(np.uint64)
+    data = np.frombuffer(b"".join(word for word, _ in words), np.uint8).copy()
+    runs = (np.zeros(1, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint64))
+    arrays = (offsets, data, np.array([count for _, count in words], np.uint64), *runs)
+    rules = {"pre_tokenizer": None, "normalizer": None, "run_pre_tokenizer": None}
+    return PretokenCounts(arrays, rules, texts=0, text_bytes=len(data), skipped=[])
