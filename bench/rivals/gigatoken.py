@@ -31,7 +31,8 @@ class Gigatoken(Rival):
         return self._tokenizer(files).encode_batch
 
     def decode(self, files):
-        return self._tokenizer(files).decode
+        decode = self._tokenizer(files).decode
+        return lambda ids: decode(ids).decode(errors="replace")  # it gives bytes
 
     def load(self, files):
         return lambda: self._tokenizer(files)
