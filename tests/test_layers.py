@@ -123,6 +123,8 @@ def broken_in_python(module: str, source: str) -> list[str]:
         if top == "tokamask" and module != "tokamask" and layer(name) > layer(module):
             problems.append(name)
         arrays = len(place) == 1 and f"{place[0]}.py" in ARRAY_MODULES and not eager
+        # What xgrammar returns is a torch tensor.
+        arrays = arrays or (place == ["compat", "xgrammar"] and not eager)
         if top == "torch" and place[:1] not in (["gpu"], ["integrations"]) and not arrays:
             problems.append(f"{name} (torch belongs in gpu, integrations and, lazily, the array modules)")
         if top == "cupy" and place != ["gpu", "launch"]:
