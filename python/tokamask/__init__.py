@@ -22,7 +22,6 @@ __all__ = [
     "Ragged",
     "Tokenizer",
     "Vocabulary",
-    "__version__",
     "allocate_bitmask",
     "apply_bitmask",
     "attention",
