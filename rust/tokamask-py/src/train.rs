@@ -8,6 +8,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
+use tokamask::text::normalizer::Normalization;
 use tokamask::text::pretokenizer::PreTokenizer;
 use tokamask::train::bpe;
 use tokamask::train::counter::Counter;
@@ -86,7 +87,12 @@ impl PretokenCounter {
             Some(runs) => Some(PreTokenizer::new(&bpe::settings(runs)?.steps)?),
             None => None,
         };
-        Ok(Self(Counter::new(words, runs, by_line, settings.normalizer)))
+        Ok(Self(Counter::new(
+            words,
+            runs,
+            by_line,
+            settings.normalizer.map(|n| Normalization::new([&n])).transpose()?,
+        )))
     }
 
     /// Counts texts, each on its own.

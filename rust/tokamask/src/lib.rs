@@ -19,6 +19,7 @@ pub mod grammar;
 pub mod ids;
 pub mod kernels;
 pub mod mask;
+pub mod models;
 pub mod random;
 pub mod text;
 pub mod tokenizer;

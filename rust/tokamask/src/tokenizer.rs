@@ -5,21 +5,29 @@ pub mod batch;
 pub mod cover;
 pub mod offsets;
 pub mod prefixes;
+mod route;
 pub mod sample;
 pub mod segment;
 pub mod unstable;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
 
 use crate::bpe::encoder::{Count, Encoder, Sink, BATCH};
 use crate::bpe::Merges;
-use crate::error::{Error, LimitError, UnknownTokenError, VocabularyError};
+use crate::error::{Error, LimitError, UnknownTokenError, UnsupportedComponentError, VocabularyError};
 use crate::formats::{self, Definition, Settings};
 use crate::ids::TokenId;
+use crate::models::Kind;
 use crate::text::added::{AddedTokens, Allowed, Part};
+use crate::text::alphabet::spell;
+use crate::text::normalizer::{Normalization, Normalizer};
 use crate::text::pretokenizer::PreTokenizer;
 use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
+use route::{Route, Way};
 
 /// An immutable tokenizer; cheap to share between threads.
 pub struct Tokenizer {
@@ -29,8 +37,13 @@ pub struct Tokenizer {
     added: AddedTokens,
     /// Matched in the normal form of what is left.
     added_normalized: AddedTokens,
+    normalization: Normalization,
+    route: Route,
+    way: Way,
     pretokenizer: PreTokenizer,
     encoder: Encoder,
+    /// What stands for an added token when it is decoded.
+    added_spellings: FxHashMap<u32, String>,
     /// Made when first asked for.
     prefixes: OnceLock<prefixes::Prefixes>,
     trie: OnceLock<TokenTrie>,
@@ -39,9 +52,20 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds the tables of a definition.
     pub fn new(definition: Definition) -> Result<Self, Error> {
+        Self::build(definition, false)
+    }
+
+    /// The same without fast paths: texts go through the definition of their model. For tests.
+    pub fn literal(definition: Definition) -> Result<Self, Error> {
+        Self::build(definition, true)
+    }
+
+    fn build(definition: Definition, literally: bool) -> Result<Self, Error> {
         let Definition { tokens, merges, settings } = &definition;
-        let mut bytes = tokens.clone();
-        for token in &settings.added {
+        let mut bytes = route::printed(&definition);
+        let print = route::printer(&definition);
+        let spelled = route::added_spellings(&definition)?;
+        for (token, spelled) in settings.added.iter().zip(&spelled) {
             let at = token.id as usize;
             if at >= crate::bpe::MAX_SYMBOLS {
                 return Err(VocabularyError::new(format!("id {at} is too large"))
@@ -51,7 +75,7 @@ impl Tokenizer {
             if bytes.len() <= at {
                 bytes.resize(at + 1, None);
             }
-            bytes[at] = Some(token.content.clone().into_bytes());
+            bytes[at] = Some(print(spelled.as_bytes()));
         }
         let special = settings.added.iter().filter(|t| t.special);
         let special = special.map(|t| (t.content.clone(), TokenId::new(t.id)));
@@ -65,18 +89,35 @@ impl Tokenizer {
             }
         }
         let (normalized, raw) = settings.added.iter().cloned().partition(|token| token.normalized);
-        let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
-        let encoder = Encoder::new(&slices, merges, settings.whole_pieces)?;
+        let (route, normalization) = Route::new(&definition, literally)?;
+        let bytes_model = settings.model == Kind::Bytes;
+        let slices: Vec<Option<&[u8]>> =
+            tokens.iter().filter(|_| bytes_model).map(Option::as_deref).collect();
+        let none = Merges::List(Vec::new());
+        let encoder = Encoder::new(&slices, if bytes_model { merges } else { &none }, settings.whole_pieces)?;
+        let cuts = if matches!(route, Route::Bytes) { &settings.steps[..] } else { &[] };
+        let pretokenizer = PreTokenizer::new(cuts)?;
+        // SentencePiece itself matches its pieces as they are spelled.
+        let as_spelled = matches!(settings.normalizer, Some(Normalizer::SentencePiece(_)));
+        let form = |text: &str| {
+            let normal = if as_spelled {
+                route.respelled(Cow::Borrowed(text))
+            } else {
+                route.marked(normalization.apply(text))
+            };
+            normal.into_owned()
+        };
         Ok(Self {
             vocabulary: Arc::new(vocabulary),
             added: AddedTokens::new(raw, str::to_owned)?,
-            added_normalized: AddedTokens::new(normalized, |text| match &settings.normalizer {
-                Some(normalizer) => normalizer.apply(text).into_owned(),
-                None => text.to_owned(),
-            })?,
-            pretokenizer: PreTokenizer::new(&settings.steps)?,
+            added_normalized: AddedTokens::new(normalized, form)?,
+            way: Way::new(&definition),
+            normalization,
+            route,
+            pretokenizer,
             encoder,
             prefixes: OnceLock::new(),
+            added_spellings: settings.added.iter().map(|token| token.id).zip(spelled).collect(),
             trie: OnceLock::new(),
             definition,
         })
@@ -113,6 +154,15 @@ impl Tokenizer {
         self.prefixes.get_or_init(|| prefixes::Prefixes::new(&self.vocabulary, merged))
     }
 
+    /// Refuses by name what is only defined for texts that are cut and merged as bytes.
+    fn only_bytes(&self, what: &str) -> Result<(), Error> {
+        if matches!(self.route, Route::Bytes) {
+            return Ok(());
+        }
+        let component = format!("{what} of a model that is not byte-level");
+        Err(UnsupportedComponentError { component, path: None }.into())
+    }
+
     /// True if the text of some added token is in `text`.
     pub fn has_added(&self, text: &str) -> bool {
         self.added.any(text) || self.added_normalized.any(text)
@@ -133,7 +183,9 @@ impl Tokenizer {
         let mut failed = Ok(());
         self.added.parts(text, allowed, |part| match part {
             Part::Token(id, _) => sink.ids(&[id]),
-            Part::Text(text, _) if failed.is_ok() => failed = self.encode_normalized(text, allowed, sink),
+            Part::Text(text, at) if failed.is_ok() => {
+                failed = self.encode_normalized(text, at == 0, allowed, sink);
+            }
             Part::Text(..) => {}
         })?;
         failed?;
@@ -143,24 +195,41 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Text without the added tokens that are matched as they are.
-    fn encode_normalized(&self, text: &str, allowed: &Allowed, sink: &mut impl Sink) -> Result<(), Error> {
-        let normal = self.definition.settings.normalizer.as_ref().map(|normalizer| normalizer.apply(text));
-        let text = normal.as_deref().unwrap_or(text);
+    /// Text without the added tokens that are matched as they are; `first` if it is where the whole
+    /// text begins.
+    fn encode_normalized(
+        &self,
+        text: &str,
+        first: bool,
+        allowed: &Allowed,
+        sink: &mut impl Sink,
+    ) -> Result<(), Error> {
+        let normal = self.route.marked(self.normalization.apply(text));
         if self.added_normalized.tokens().is_empty() {
-            return self.encode_ordinary(text, sink);
+            return self.encode_ordinary(&normal, first, sink);
         }
         let mut failed = Ok(());
-        self.added_normalized.parts(text, allowed, |part| match part {
+        self.added_normalized.parts(&normal, allowed, |part| match part {
             Part::Token(id, _) => sink.ids(&[id]),
-            Part::Text(text, _) if failed.is_ok() => failed = self.encode_ordinary(text, sink),
+            Part::Text(text, at) if failed.is_ok() => {
+                failed = self.encode_ordinary(text, first && at == 0, sink);
+            }
             Part::Text(..) => {}
         })?;
         failed
     }
 
-    /// Text without added tokens.
-    fn encode_ordinary(&self, text: &str, sink: &mut impl Sink) -> Result<(), Error> {
+    /// Normal text without added tokens.
+    fn encode_ordinary(&self, text: &str, first: bool, sink: &mut impl Sink) -> Result<(), Error> {
+        if !matches!(self.route, Route::Bytes) {
+            return self.route.encode(
+                text,
+                first,
+                self.definition.settings.whole_pieces,
+                &self.encoder,
+                sink,
+            );
+        }
         // Positions are 32 bits in the hot path.
         if text.len() > u32::MAX as usize {
             return Err(LimitError { limit: "bytes of one text".into(), value: text.len() as u64 }.into());
@@ -212,12 +281,46 @@ impl Tokenizer {
         for &id in ids {
             bytes.extend_from_slice(self.vocabulary.try_bytes(id.into())?);
         }
+        if let Way::Stripped(count) = self.way {
+            let spaces = bytes.iter().take(count).take_while(|&&byte| byte == b' ').count();
+            bytes.drain(..spaces);
+        }
         Ok(bytes)
     }
 
     /// The text that ids spell; bytes that are not UTF-8 become U+FFFD.
-    pub fn decode(&self, ids: &[u32]) -> Result<String, UnknownTokenError> {
-        Ok(into_text(self.decode_bytes(ids)?))
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        match self.way {
+            Way::Bytes => Ok(into_text(self.decode_bytes(ids)?)),
+            Way::Stripped(_) => match String::from_utf8(self.decode_bytes(ids)?) {
+                Ok(text) => Ok(text),
+                Err(_) => self.decode_literally(ids),
+            },
+            Way::Literal => self.decode_literally(ids),
+        }
+    }
+
+    /// The text of ids by the file's own decoder, token by token.
+    fn decode_literally(&self, ids: &[u32]) -> Result<String, Error> {
+        let spellings = ids.iter().map(|&id| self.spelling(id)).collect::<Result<Vec<_>, _>>()?;
+        match &self.definition.settings.decoder {
+            Some(decoder) => Ok(decoder.decode(spellings)?),
+            None => Ok(spellings.join(" ")),
+        }
+    }
+
+    /// A token as the file spells it.
+    pub fn spelling(&self, id: u32) -> Result<String, UnknownTokenError> {
+        let Definition { tokens, settings, .. } = &self.definition;
+        if let Some(spelled) = self.added_spellings.get(&id) {
+            return Ok(spelled.clone());
+        }
+        let token = tokens.get(id as usize).and_then(Option::as_deref);
+        let token = token.ok_or(UnknownTokenError::Id(id.into()))?;
+        Ok(match settings.model {
+            Kind::Bytes => spell(token),
+            _ => String::from_utf8_lossy(token).into_owned(),
+        })
     }
 }
 

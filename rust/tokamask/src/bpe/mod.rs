@@ -16,6 +16,7 @@ pub mod lanes;
 pub mod long;
 pub mod merge;
 pub mod pairs;
+pub mod spelled;
 pub mod whole;
 
 use rustc_hash::FxHashMap;

@@ -2,11 +2,12 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Definition, Settings};
+use super::{sentencepiece, Definition, Settings};
 use crate::bpe::Merges;
 use crate::error::{Error, UnsupportedComponentError, VocabularyError};
 use crate::text::added::AddedToken;
 use crate::text::alphabet::ByteOfChar;
+use crate::text::charsmap::SentencePiece;
 use crate::text::pretokenizer::{Behavior, Step, GPT2};
 
 /// A metadata value, of the kinds that tokenizers use.
@@ -16,6 +17,7 @@ enum Value<'a> {
     Text(&'a str),
     Texts(Vec<&'a str>),
     Numbers(Vec<i64>),
+    Floats(Vec<f32>),
     Other,
 }
 
@@ -90,8 +92,12 @@ impl<'a> Reader<'a> {
         }
         Ok(match kind {
             8 => Value::Texts((0..count).map(|_| self.text()).collect::<Result<_, _>>()?),
-            6 | 12 => {
-                self.take(count.saturating_mul(if kind == 6 { 4 } else { 8 }))?;
+            6 => {
+                let bytes = self.take(count.saturating_mul(4))?.chunks_exact(4);
+                Value::Floats(bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
+            12 => {
+                self.take(count.saturating_mul(8))?;
                 Value::Other
             }
             9 => {
@@ -144,6 +150,9 @@ fn define(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
     };
     let flag = |name: &str| matches!(fields.get(name), Some(Value::Bool(true)));
     let model = text("model")?;
+    if model == "llama" {
+        return define_llama(fields);
+    }
     if model != "gpt2" {
         let component = format!("model {model}");
         return Err(UnsupportedComponentError { component, path: Some("tokenizer.ggml.model".into()) }.into());
@@ -193,8 +202,60 @@ fn define(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
         prefix: ask(flag("add_bos_token"), "bos_token_id"),
         suffix: ask(flag("add_eos_token"), "eos_token_id"),
         eos_ids,
+        ..Settings::default()
     };
     Ok(Definition { tokens, merges, settings })
+}
+
+/// A SentencePiece model of merges, spread over fields.
+fn define_llama(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
+    let missing = |name: &str| VocabularyError::new(format!("GGUF: tokenizer.ggml.{name} is missing or odd"));
+    let Some(Value::Texts(texts)) = fields.get("tokens") else { return Err(missing("tokens").into()) };
+    let scores = match fields.get("scores") {
+        Some(Value::Floats(scores)) if scores.len() == texts.len() => scores,
+        _ => return Err(missing("scores").into()),
+    };
+    let kinds = match fields.get("token_type") {
+        Some(Value::Numbers(kinds)) if kinds.len() == texts.len() => kinds,
+        _ => return Err(missing("token_type").into()),
+    };
+    let id = |name: &str| match fields.get(name) {
+        Some(&Value::Number(id)) => u32::try_from(id).ok(),
+        _ => None,
+    };
+    let flag = |name: &str, default: bool| match fields.get(name) {
+        Some(Value::Bool(flag)) => *flag,
+        _ => default,
+    };
+    let pieces = texts.iter().zip(scores).zip(kinds).map(|((text, &score), &kind)| {
+        let kind = i32::try_from(kind).unwrap_or(sentencepiece::UNUSED);
+        // Pieces of the user's are spelled with spaces here.
+        let text = if kind == sentencepiece::USER_DEFINED {
+            text.replace(' ', "\u{2581}")
+        } else {
+            (*text).to_owned()
+        };
+        sentencepiece::Piece { text, score, kind }
+    });
+    let add_dummy_prefix = flag("add_space_prefix", true);
+    let model = sentencepiece::Model {
+        pieces: pieces.collect(),
+        unigram: false,
+        byte_fallback: kinds.contains(&i64::from(sentencepiece::BYTE)),
+        eos: id("eos_token_id"),
+        normalizer: SentencePiece { add_dummy_prefix, escape_whitespaces: true, ..SentencePiece::default() },
+        strips: add_dummy_prefix,
+    };
+    let mut definition = sentencepiece::define(model)?;
+    let ask = |asked: bool, name| if asked { id(name).into_iter().collect() } else { Vec::new() };
+    definition.settings.prefix = ask(flag("add_bos_token", true), "bos_token_id");
+    definition.settings.suffix = ask(flag("add_eos_token", false), "eos_token_id");
+    let eos = &mut definition.settings.eos_ids;
+    for name in ["eot_token_id", "eom_token_id"] {
+        let more = id(name).filter(|id| !eos.contains(id));
+        eos.extend(more);
+    }
+    Ok(definition)
 }
 
 fn merges(tokens: &[&str], merges: &[&str]) -> Result<Merges, VocabularyError> {

@@ -3,22 +3,31 @@
 pub mod compiled;
 pub mod default;
 pub mod gguf;
+pub mod protobuf;
+pub mod sentencepiece;
+pub mod tekken;
 pub mod tiktoken;
 pub mod tokenizer_json;
+pub mod tokenizer_json_model;
+pub mod tokenizer_json_steps;
 pub mod tokenizer_json_write;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::bpe::Merges;
 use crate::error::{Error, VocabularyError};
+use crate::models::Kind;
 use crate::text::added::AddedToken;
+use crate::text::decoder::Decoder;
 use crate::text::normalizer::Normalizer;
 use crate::text::pretokenizer::Step;
 
 /// Everything a tokenizer file says, in one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Bytes of the model's tokens by id; `None` for ids that only added tokens or nobody has.
+    /// Bytes of the model's tokens by id, or their spellings if the model is not byte-level; `None`
+    /// for ids that only added tokens or nobody has.
     pub tokens: Vec<Option<Vec<u8>>>,
     /// What merges.
     pub merges: Merges,
@@ -29,6 +38,9 @@ pub struct Definition {
 /// The part of a definition that is small.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
+    /// What makes ids of pieces.
+    #[serde(default)]
+    pub model: Kind,
     /// A piece that is a token becomes it without merging.
     pub whole_pieces: bool,
     /// Added tokens, special ones among them.
@@ -44,6 +56,12 @@ pub struct Settings {
     pub suffix: Vec<u32>,
     /// Ids that end a sequence, where the file says so.
     pub eos_ids: Vec<u32>,
+    /// From the spellings of tokens to text; `None` for bytes one after another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
+    /// Members of a tokenizer.json as they stand there, for those who write one.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub members: Map<String, Value>,
 }
 
 impl Settings {
@@ -59,7 +77,7 @@ impl Settings {
     }
 }
 
-/// Reads a file by its content: GGUF, tokenizer.json.
+/// Reads a file by its content: GGUF, tokenizer.json, tekken.json, a SentencePiece model, or ours.
 pub fn read(data: &[u8]) -> Result<Definition, Error> {
     if data.starts_with(compiled::MAGIC) {
         return Ok(compiled::read(data)?);
@@ -69,7 +87,10 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
     }
     let first = data.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'{') {
-        return tokenizer_json::read(data);
+        let file: Value = serde_json::from_slice(data).map_err(|error| {
+            VocabularyError::new(format!("not a tokenizer.json: {error}")).at_line(error.line())
+        })?;
+        return if tekken::looks_like(&file) { tekken::read(&file) } else { tokenizer_json::read(&file) };
     }
     if tiktoken::looks_like(data) {
         return Err(VocabularyError::new(
@@ -77,5 +98,11 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
         )
         .into());
     }
-    Err(VocabularyError::new("not a tokenizer file: expected GGUF or tokenizer.json").into())
+    if sentencepiece::looks_like(data) {
+        return sentencepiece::read(data);
+    }
+    Err(VocabularyError::new(
+        "not a tokenizer file: expected tokenizer.json, tekken.json, a SentencePiece model or GGUF",
+    )
+    .into())
 }

@@ -1,6 +1,7 @@
 //! tiktoken rank files: a base64 token and its rank on each line.
 
 use crate::error::VocabularyError;
+use crate::text::base64;
 
 /// True if the first line reads as a token and its rank.
 pub fn looks_like(data: &[u8]) -> bool {
@@ -47,34 +48,7 @@ pub fn from_entries(
 fn parse_line(line: &[u8]) -> Option<(Vec<u8>, u32)> {
     let cut = line.iter().position(|&b| b == b' ')?;
     let rank = std::str::from_utf8(&line[cut + 1..]).ok()?.trim().parse().ok()?;
-    Some((base64(&line[..cut])?, rank))
-}
-
-/// Standard base64 with optional padding; `None` if it is not that.
-pub fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    if digits.is_empty() || digits.len() % 4 == 1 {
-        return None;
-    }
-    let mut out = Vec::with_capacity(digits.len() * 3 / 4);
-    let (mut bits, mut held) = (0u32, 0);
-    for &digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-        }
-    }
-    Some(out)
+    Some((base64::decode(&line[..cut])?, rank))
 }
 
 #[cfg(test)]
@@ -87,6 +61,5 @@ mod tests {
         assert_eq!(tokens, [Some(b"a".to_vec()), Some(b"ab".to_vec()), None, Some(b"!".to_vec())]);
         assert_eq!(read(b"YQ== 0\nYQ=\xFF 1\n").unwrap_err().line, Some(2));
         assert!(read(b"YQ== 0\nYg== 0\n").is_err());
-        assert_eq!(base64(b"aGVsbG8="), Some(b"hello".to_vec()));
     }
 }

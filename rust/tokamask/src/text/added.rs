@@ -174,11 +174,9 @@ impl AddedTokens {
     }
 }
 
-/// The span a match takes with its flags, or `None` if they forbid it.
+/// The span a match takes with its flags, or `None` if they forbid it. It may begin in the white
+/// space that the token before has taken: the library that owns the format has it so.
 fn span(text: &str, token: &AddedToken, last: usize, start: usize, end: usize) -> Option<(usize, usize)> {
-    if start < last {
-        return None; // swallowed by the token before
-    }
     let word = |c: char| regex_syntax::try_is_word_character(c).unwrap_or(false);
     if token.single_word
         && (text[..start].chars().next_back().is_some_and(word)
@@ -186,7 +184,7 @@ fn span(text: &str, token: &AddedToken, last: usize, start: usize, end: usize) -
     {
         return None;
     }
-    let start = if token.lstrip { last + text[last..start].trim_end().len() } else { start };
+    let start = if token.lstrip { text[..start].trim_end().len().max(last) } else { start };
     let end = if token.rstrip { text.len() - text[end..].trim_start().len() } else { end };
     Some((start, end))
 }

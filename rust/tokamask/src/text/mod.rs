@@ -2,7 +2,13 @@
 
 pub mod added;
 pub mod alphabet;
+pub mod base64;
+pub mod category;
+pub mod charsmap;
+pub mod decoder;
 pub mod normalizer;
 pub mod pattern;
+pub mod pieces;
 pub mod pretokenizer;
 pub mod rule;
+pub mod runs;

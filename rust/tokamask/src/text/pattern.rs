@@ -14,6 +14,22 @@ enum Engine {
     Fallback(Box<fancy_regex::Regex>),
 }
 
+/// True if the text holds another.
+pub fn literal(text: &str, other: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), other.as_bytes()).is_some()
+}
+
+/// A rule of a file whose own library runs Oniguruma, whose word characters and line anchors differ
+/// from our engines': `\w` takes superscripts and fractions there. Such rules are refused by name.
+pub fn onig_rule(rule: &str) -> Result<&str, UnsupportedComponentError> {
+    match [r"\w", r"\W", r"\b", r"\B", r"\h", r"\H"].into_iter().find(|escape| rule.contains(escape)) {
+        Some(escape) => {
+            Err(UnsupportedComponentError { component: format!("{escape} in rule {rule:?}"), path: None })
+        }
+        None => Ok(rule),
+    }
+}
+
 impl Pattern {
     /// Compiles a rule; what cannot be run is refused with the rule's own text.
     pub fn new(source: &str) -> Result<Self, UnsupportedComponentError> {

@@ -46,6 +46,61 @@ pub enum Step {
         /// Each on its own.
         individual: bool,
     },
+    /// Spaces become a visible mark, and pieces begin with it.
+    Metaspace {
+        /// The mark.
+        replacement: char,
+        /// Which stretches of text get one more before them.
+        scheme: Scheme,
+        /// Cut before each mark.
+        split: bool,
+    },
+    /// Bytes become characters of the byte alphabet.
+    ByteLevel {
+        /// A space before a stretch that does not begin with one.
+        prefix_space: bool,
+        /// Cut by [`GPT2`] first.
+        use_regex: bool,
+    },
+    /// Pieces of so many characters.
+    FixedLength {
+        /// How many; not 0.
+        length: usize,
+    },
+}
+
+/// Which stretches of text get a mark before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// The one at the start of the text.
+    First,
+    /// None.
+    Never,
+    /// Each between added tokens.
+    Always,
+}
+
+impl Step {
+    /// Cut so that every match is a piece.
+    pub fn isolated(pattern: &str) -> Self {
+        Self::Split { pattern: pattern.to_owned(), behavior: Behavior::Isolated, invert: false }
+    }
+
+    /// True if the step only cuts.
+    pub fn only_cuts(&self) -> bool {
+        matches!(self, Self::Split { .. } | Self::Matches { .. } | Self::Digits { .. })
+    }
+}
+
+/// The compiled rule of a step that cuts by one.
+pub(super) fn pattern_of(step: &Step) -> Result<Option<Pattern>, UnsupportedComponentError> {
+    Ok(Some(match step {
+        Step::Split { pattern, .. } | Step::Matches { pattern } => Pattern::new(pattern)?,
+        Step::Digits { individual: true } => Pattern::new(r"\p{N}")?,
+        Step::Digits { individual: false } => Pattern::new(r"\p{N}+")?,
+        Step::Metaspace { .. } | Step::ByteLevel { .. } | Step::FixedLength { .. } => return Ok(None),
+    }))
 }
 
 /// Steps made ready to run.
@@ -54,15 +109,11 @@ pub struct PreTokenizer {
 }
 
 impl PreTokenizer {
-    /// Compiles the steps.
+    /// Compiles the steps, which only cut; [`super::pieces::Pieces`] runs the others.
     pub fn new(steps: &[Step]) -> Result<Self, UnsupportedComponentError> {
-        let steps = steps.iter().map(|step| {
-            let pattern = match step {
-                Step::Split { pattern, .. } | Step::Matches { pattern } => Pattern::new(pattern)?,
-                Step::Digits { individual: true } => Pattern::new(r"\p{N}")?,
-                Step::Digits { individual: false } => Pattern::new(r"\p{N}+")?,
-            };
-            Ok((step.clone(), pattern))
+        let steps = steps.iter().filter_map(|step| match pattern_of(step) {
+            Ok(pattern) => pattern.map(|pattern| Ok((step.clone(), pattern))),
+            Err(error) => Some(Err(error)),
         });
         Ok(Self { steps: steps.collect::<Result<_, _>>()? })
     }
@@ -108,15 +159,15 @@ impl PreTokenizer {
             std::mem::swap(&mut before, spans);
             spans.clear();
             for &span in &before {
-                run(step, pattern, text, span, spans)?;
+                cut(step, pattern, text, span, spans)?;
             }
         }
         Ok(())
     }
 }
 
-/// One step on one span.
-fn run(
+/// One step on one span; `spans` receives byte ranges in order.
+pub(super) fn cut(
     step: &Step,
     pattern: &Pattern,
     text: &str,
@@ -139,8 +190,8 @@ fn run(
     }
     let (behavior, invert) = match step {
         Step::Split { behavior, invert, .. } => (*behavior, *invert),
-        Step::Digits { .. } => (Behavior::Isolated, false),
         Step::Matches { .. } => (Behavior::Removed, true),
+        _ => (Behavior::Isolated, false),
     };
     let first = spans.len();
     let mut matched_before = false;

@@ -29,6 +29,7 @@ impl Tokenizer {
     /// All encodings that spell `prefix` and possibly more, and would not without their last id: sequences `t` with
     /// `encode(decode(t)) == t`, in ascending order of ids.
     pub fn cover_encodings(&self, prefix: &[u8]) -> Result<Vec<Vec<u32>>, Error> {
+        self.only_bytes("cover encodings")?;
         if prefix.is_empty() {
             return Ok(vec![Vec::new()]);
         }

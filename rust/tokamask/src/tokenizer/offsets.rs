@@ -45,7 +45,7 @@ impl Spans {
 impl Tokenizer {
     /// True if the text is cut and merged as it stands, bytes for bytes.
     pub(super) fn cuts_alone(&self) -> bool {
-        self.definition.settings.normalizer.is_none()
+        self.definition.settings.normalizer.is_none() && self.only_bytes("").is_ok()
     }
 
     /// The ids of a text and where they come from.

@@ -48,14 +48,14 @@ impl Tokenizer {
         text: &str,
         mut encode: impl FnMut(&[u8], &mut Vec<u32>),
     ) -> Result<Vec<u32>, Error> {
+        self.only_bytes("other segmentations")?;
         let (mut ids, mut failed) = (Vec::new(), Ok(()));
         let mut spans = Vec::new();
         self.added.parts(text, &Allowed::None, |part| match part {
             Part::Token(id, _) => ids.push(id),
             Part::Text(text, _) if failed.is_ok() => {
-                let normal = self.definition.settings.normalizer.as_ref().map(|normal| normal.apply(text));
-                let text = normal.as_deref().unwrap_or(text);
-                let parts = self.added_normalized.parts(text, &Allowed::None, |part| match part {
+                let normal = self.normalization.apply(text);
+                let parts = self.added_normalized.parts(&normal, &Allowed::None, |part| match part {
                     Part::Token(id, _) => ids.push(id),
                     Part::Text(text, _) if failed.is_ok() => {
                         failed = self.pretokenizer.split(text, &mut spans);

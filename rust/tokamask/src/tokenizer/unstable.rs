@@ -50,6 +50,7 @@ impl Tokenizer {
             Ok(text) => return self.encode(text, false, &Allowed::None),
             Err(error) => error.valid_up_to(),
         };
+        self.only_bytes("bytes that are not text")?;
         let text = String::from_utf8_lossy(&data[..broken]);
         let (mut ids, tail) = self.encode_with_tail(&text, &Allowed::None)?;
         let mut rest = self.decode_bytes(&ids[ids.len() - tail..])?;

@@ -3,10 +3,12 @@
 use super::counts::View;
 use super::learn::{Goal, Learner, Outcome};
 use crate::bpe::Merges;
-use crate::error::Error;
+use crate::error::{Error, UnsupportedComponentError};
 use crate::formats::{self, Definition, Settings};
+use crate::models::Kind;
 use crate::text::added::AddedToken;
 use crate::text::alphabet::{char_of_byte, ByteOfChar};
+use crate::text::pretokenizer::Step;
 
 /// What a tokenizer of these merges consists of.
 pub struct Learnt {
@@ -24,7 +26,12 @@ pub struct Learnt {
 pub fn settings(components: &str) -> Result<Settings, Error> {
     let inner = components.trim_start().strip_prefix('{').unwrap_or_default();
     let file = format!(r#"{{"model": {{"type": "BPE", "vocab": {{}}, "merges": []}}, {inner}"#);
-    Ok(formats::tokenizer_json::read(file.as_bytes())?.settings)
+    let settings = formats::read(file.as_bytes())?.settings;
+    if settings.model != Kind::Bytes || !settings.steps.iter().all(Step::only_cuts) {
+        let component = "a pre-tokenizer without a byte-level end".to_owned();
+        return Err(UnsupportedComponentError { component, path: Some("/pre_tokenizer".to_owned()) }.into());
+    }
+    Ok(Settings { members: serde_json::Map::new(), ..settings })
 }
 
 /// The bytes in the order of their ids: as their characters in the printable alphabet sort.

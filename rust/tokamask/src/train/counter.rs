@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::counts::{words_of, PretokenCounts, View};
 use super::table::Table;
 use crate::error::{CorpusError, Error};
-use crate::text::normalizer::Normalizer;
+use crate::text::normalizer::Normalization;
 use crate::text::pretokenizer::PreTokenizer;
 
 /// Bytes of text that one thread takes at a time.
@@ -22,7 +22,7 @@ pub struct Counter {
     /// Texts are cut after each newline first.
     by_line: bool,
     /// What becomes of each line, or text, before it is cut into pretokens.
-    normalizer: Option<Normalizer>,
+    normalizer: Option<Normalization>,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -44,7 +44,7 @@ impl Counter {
         words: PreTokenizer,
         runs: Option<PreTokenizer>,
         by_line: bool,
-        normalizer: Option<Normalizer>,
+        normalizer: Option<Normalization>,
     ) -> Self {
         let shards = (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect();
         Self { words, runs, by_line, normalizer, shards }

@@ -97,5 +97,6 @@ pub fn extend_definition(
         merges.extend(extended.merges);
     }
     definition.settings.steps.clone_from(&rule.steps);
+    definition.settings.members.remove("pre_tokenizer");
     Ok((definition, extended.outcome))
 }
