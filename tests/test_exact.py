@@ -99,8 +99,12 @@ def test_hostile_texts(pair, unpacked):
     with path.open(encoding="utf-8") as lines:
         english = "".join(json.loads(line) for _, line in zip(range(400 if FULL else 8), lines, strict=False))
     for name, text in hostile.texts(english, 1.0 if FULL else 0.01).items():
+        ours, reference = pair
         try:
-            check(*pair, text, name)
+            reference(text)
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # tiktoken's, on a million spaces
                 raise
+            assert ours.decode(ours.encode_array(text)) == text, name
+            continue
+        check(ours, reference, text, name)
