@@ -5,12 +5,14 @@ import json
 import pickle
 import random
 import re
+import struct
 import unicodedata
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import tokamask as tm
+from tokamask.errors import UnsupportedComponentError
 
 ALPHABET = "ab ▁é\n日<0xE3>\u0301 .,1 \t"
 ODD = [
@@ -392,3 +394,27 @@ def test_inconsistent_models_are_named(files, change, reason):
     with pytest.raises(tm.errors.VocabularyError, match=reason) as caught:
         tm.Tokenizer.from_bytes(json.dumps(file).encode())
     assert re.match("/model", caught.value.path)
+
+
+def sentencepiece_model(pieces, *, unigram):
+    """A `.model` file of (text, score, kind) by hand, as its protocol buffer lays it out."""
+
+    def field(number, kind, payload):
+        return bytes([number << 3 | kind]) + payload
+
+    def counted(number, data):
+        return field(number, 2, bytes([len(data)]) + data)
+
+    model = b""
+    for text, score, kind in pieces:
+        piece = counted(1, text.encode()) + field(2, 5, struct.pack("<f", score)) + field(3, 0, bytes([kind]))
+        model += counted(1, piece)
+    return model + counted(2, field(3, 0, bytes([1 if unigram else 2])))
+
+
+def test_a_sentencepiece_unigram_with_runs_of_spaces_is_refused():
+    pieces = [("<unk>", 0.0, 2), ("▁", -2.0, 1), ("a", -3.0, 1)]
+    assert tm.Tokenizer.from_bytes(sentencepiece_model(pieces, unigram=True)).encode("a") == [1, 2]
+    pieces.append(("▁▁", -4.0, 1))
+    with pytest.raises(UnsupportedComponentError, match="runs of white space"):
+        tm.Tokenizer.from_bytes(sentencepiece_model(pieces, unigram=True))

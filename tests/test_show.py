@@ -141,16 +141,16 @@ def test_a_page_of_two_underlines_what_only_one_cuts(tok, letters):
     assert "<u>" not in same
 
 
-def test_the_command_shows_tokens_of_one_and_of_two(tok, letters, tmp_path, capsys):
+def test_the_command_shows_tokens_of_one_and_of_two(letters, tmp_path, capsys):
     letters.save(tmp_path / "letters.tkm")
     assert main(["show", "tokens", "a fox"]) == 0
-    assert capsys.readouterr().out == show.tokens(tok, "a fox") + "\n"
+    assert capsys.readouterr().out == show.tokens(tm.Tokenizer.default(), "a fox") + "\n"
     beside = ["--against", str(tmp_path / "letters.tkm")]
     assert main(["show", "tokens", "a fox", *beside]) == 0
     assert "letters.tkm" in capsys.readouterr().out
     page = tmp_path / "page.html"
     assert main(["show", "tokens", "a fox", *beside, "--output", str(page)]) == 0
-    names = {"demo model": tok, "letters.tkm": letters}
+    names = {"built in": tm.Tokenizer.default(), "letters.tkm": letters}
     assert page.read_text() == show.compare_tokens_html(names, "a fox")
     assert main(["show", "tokens", "a fox", *beside, "--json"]) == 0
     listed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

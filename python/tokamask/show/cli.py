@@ -46,14 +46,14 @@ def _tokens(args: argparse.Namespace) -> int:
     first = open_tokenizer(args.tokenizer)
     both = None
     if args.against is not None:
-        names = [Path(path).name if path else "demo model" for path in (args.tokenizer, args.against)]
+        names = [Path(path).name if path else "built in" for path in (args.tokenizer, args.against)]
         if names[0] == names[1]:
             names = [str(args.tokenizer), args.against]
         if names[0] == names[1]:
             raise UsageError(f"--against: {args.against} is the first tokenizer itself")
         both = dict(zip(names, (first, open_tokenizer(args.against)), strict=True))
     if args.json:
-        shown = both or {args.tokenizer or "demo model": first}
+        shown = both or {args.tokenizer or "built in": first}
         print(json.dumps({name: _listed(tokenizer, text) for name, tokenizer in shown.items()}))
     elif args.output is not None:
         page = compare_tokens_html(both, text) if both else tokens_html(first, text)

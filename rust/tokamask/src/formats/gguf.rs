@@ -227,8 +227,14 @@ fn define_llama(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
         Some(Value::Bool(flag)) => *flag,
         _ => default,
     };
-    let pieces = texts.iter().zip(scores).zip(kinds).map(|((text, &score), &kind)| {
-        let kind = i32::try_from(kind).unwrap_or(sentencepiece::UNUSED);
+    let unknown = id("unknown_token_id");
+    let pieces = (0..).zip(texts).zip(scores).zip(kinds).map(|(((id, text), &score), &kind)| {
+        let kind = match i32::try_from(kind) {
+            // Gemma's unknown token is filed under the control tokens.
+            Ok(sentencepiece::CONTROL) if unknown == Some(id) => sentencepiece::UNKNOWN,
+            Ok(kind) => kind,
+            Err(_) => sentencepiece::UNUSED,
+        };
         // Pieces of the user's are spelled with spaces here.
         let text = if kind == sentencepiece::USER_DEFINED {
             text.replace(' ', "\u{2581}")

@@ -199,6 +199,14 @@ pub(super) fn define(mut model: Model) -> Result<Definition, Error> {
     if !model.unigram {
         tokens.extend(of_kind(USER_DEFINED).map(added));
     }
+    // Which of the ways to spell a long run wins there hangs on how SentencePiece rounds its sums.
+    let run = |piece: &&Piece| {
+        piece.kind == NORMAL && piece.text.chars().count() > 1 && piece.text.chars().all(|c| c == MARK)
+    };
+    if let (true, Some(piece)) = (model.unigram, model.pieces.iter().find(run)) {
+        let component = format!("Unigram with runs of white space ({:?})", piece.text);
+        return Err(UnsupportedComponentError { component, path: Some("pieces".into()) }.into());
+    }
     model.normalizer.user_defined = of_kind(USER_DEFINED).map(|(_, piece)| piece.text.clone()).collect();
     let (kind, merges) = if model.unigram {
         (Kind::Unigram(unigram(&model, unk)), Merges::List(Vec::new()))

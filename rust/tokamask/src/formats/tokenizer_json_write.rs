@@ -103,6 +103,9 @@ fn model(definition: &Definition, spelled: &[Option<String>]) -> Result<Value, V
             let unk = settings.members.get("unk_token").cloned().unwrap_or_default();
             bpe(unk, Value::Null, Value::Null, false, false)
         }
+        Kind::Characters(kind) if !kind.tied.is_empty() => {
+            Err(VocabularyError::new("runs of white space of one score have no exact tokenizer.json"))
+        }
         Kind::Characters(kind) => bpe(
             json!(kind.unk_token),
             json!(kind.continuing_subword_prefix),
