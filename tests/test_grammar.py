@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -311,3 +312,49 @@ def test_random_is_not_used():
     random.seed(1)
     rows = [compiled(PERSON).matcher().mask_row().tolist() for _ in range(2)]
     assert rows[0] == rows[1]
+
+
+CLOSED = [
+    {"type": "object", "additionalProperties": False, "properties": {name: {"type": "integer"}}}
+    for name in "abcd"
+]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": CLOSED[:3]},
+        {"oneOf": [{"type": "string"}, *CLOSED]},
+        {"type": "object", "allOf": [{"not": part} for part in CLOSED[:2]]},
+        {"type": "object", "allOf": [{"not": part} for part in CLOSED[:3]], "maxProperties": 2},
+        {
+            "type": "object",
+            "not": {"additionalProperties": {"type": "integer"}},
+            "allOf": [{"not": {"patternProperties": {"^[ab]": {"type": "string"}}}}],
+        },
+        {
+            "type": "object",
+            "allOf": [
+                {"not": {"propertyNames": {"pattern": "a"}}},
+                {"not": {"propertyNames": {"pattern": "b"}}},
+            ],
+            "properties": {"a": True},
+        },
+    ],
+    ids=lambda schema: "-".join(schema),
+)
+def test_one_property_is_witness_of_several_obligations(schema):
+    """An object that is not this and not that, for one reason: all small objects, against jsonschema."""
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    compiled = tm.compile(tm.Grammar.json_schema(schema), BYTES)
+    seen = set()
+    for size in range(4):
+        for names in itertools.combinations("abcx", size):
+            for values in itertools.product([1, "y"], repeat=size):
+                value = dict(zip(names, values, strict=True))
+                matcher = compiled.matcher()
+                text = json.dumps(value).encode()
+                ours = matcher.accept_prefix(list(text)) == len(text) and matcher.is_accepting()
+                assert ours == valid(value), value
+                seen.add(ours)
+    assert seen == {False, True}

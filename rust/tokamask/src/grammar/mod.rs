@@ -152,9 +152,13 @@ pub struct FreeKeys {
     pub value: NodeId,
 }
 
-/// One way in which a property may be written: the ordinary one, or as the witness of an obligation.
+/// One way in which a property may be written: as the witness of no, one or several obligations.
 #[derive(Default)]
 pub struct KeyMode {
+    /// Bit `i`: it is a witness of obligation `i`.
+    pub witnesses: u32,
+    /// Some name is a witness of just these whatever its value: open even if all of them are met.
+    pub always: bool,
     /// Value of each declared name, or [`NO_NODE`].
     pub values: Vec<NodeId>,
     /// Other names.
@@ -162,11 +166,11 @@ pub struct KeyMode {
 }
 
 /// A JSON object. Obligations (names that must occur, witnesses) are bits: first the declared names
-/// in the order of `keys`, then one for each mode but the first.
+/// in the order of `keys`, then the witnesses.
 pub struct Object {
     /// The declared names.
     pub keys: WordTrie,
-    /// The ordinary mode, then one for each witness.
+    /// Sets of witnesses that one property may be; the empty set first.
     pub modes: Vec<KeyMode>,
     /// Bits that must be set at the end.
     pub required: Vec<u64>,
@@ -522,12 +526,13 @@ impl Object {
         let free_key = |free: &FreeKeys| {
             ok(free.value) && free.automaton.is_none_or(|a| !automata[a as usize].is_empty())
         };
-        let any_free = self.modes[0].free.iter().any(free_key);
-        let names = (0..declared).filter(|&i| ok(self.modes[0].values[i])).count();
+        let any_free = self.modes.iter().any(|mode| mode.free.iter().any(free_key));
+        let names = (0..declared).filter(|&i| self.modes.iter().any(|mode| ok(mode.values[i]))).count();
         let met = (0..declared).all(|i| !required(i) || self.modes.iter().any(|m| ok(m.values[i])));
-        let witnessed = self.modes[1..]
-            .iter()
-            .all(|mode| mode.values.iter().any(|&n| ok(n)) || mode.free.iter().any(free_key));
+        let usable = |mode: &&KeyMode| mode.values.iter().any(|&n| ok(n)) || mode.free.iter().any(free_key);
+        let witnessed = self.modes.iter().filter(usable).fold(0, |met, mode| met | mode.witnesses);
+        let witnessed = (declared..64 * self.required.len())
+            .all(|i| !required(i) || u64::from(witnessed) >> (i - declared) & 1 == 1);
         met && witnessed
             && self.required_count <= self.max
             && self.min <= self.max

@@ -242,16 +242,30 @@ impl Recognizer {
         object.required.iter().zip(&**seen).map(|(r, s)| (r & !s).count_ones()).sum()
     }
 
-    /// A mode may be used: the ordinary one always, a witness once.
+    /// The bits of the obligations that a mode meets.
+    fn met_by(object: &Object, mode: usize) -> impl Iterator<Item = usize> + '_ {
+        let (first, witnesses) = (object.keys.words().len(), object.modes[mode].witnesses);
+        (0..32).filter(move |i| witnesses >> i & 1 == 1).map(move |i| first + i)
+    }
+
+    /// Obligations that a mode would meet and that are still open.
+    fn newly_met(&self, object: &Object, frame: &Frame, mode: usize) -> u32 {
+        if object.modes[mode].witnesses == 0 {
+            return 0;
+        }
+        Self::met_by(object, mode).filter(|&bit| !self.bit(object, frame, bit)).count() as u32
+    }
+
+    /// A mode may be used: one that meets something new, or that some name is in whatever its value.
     fn mode_open(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
-        mode == 0 || !self.bit(object, frame, object.keys.words().len() + mode - 1)
+        object.modes[mode].always || self.newly_met(object, frame, mode) > 0
     }
 
     /// True if a property that meets none of the open obligations still fits.
     fn room(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
         object.max == UNBOUNDED || {
-            // A witness meets its own obligation.
-            let missing = self.missing(object, frame) - u32::from(mode > 0);
+            // A witness meets its own obligations.
+            let missing = self.missing(object, frame) - self.newly_met(object, frame, mode);
             object.max - frame.count.min(object.max) > missing
         }
     }
@@ -301,7 +315,7 @@ impl Recognizer {
     ) -> Frame {
         let mut seen = frame.seen;
         let bits = word.map(|w| w as usize).into_iter();
-        for bit in bits.chain((mode > 0).then(|| object.keys.words().len() + mode - 1)) {
+        for bit in bits.chain(Self::met_by(object, mode)) {
             if object.bit_words() == 1 {
                 seen |= 1 << bit;
             } else {

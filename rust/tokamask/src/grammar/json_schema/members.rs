@@ -1,5 +1,6 @@
 //! Clauses of objects and arrays to nodes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, LimitError, UnsupportedKeywordError};
@@ -16,6 +17,28 @@ use crate::grammar::{
 
 /// Kinds of names that patterns split the undeclared names of one object into.
 const MAX_NAME_KINDS: usize = 64;
+
+/// Sets of witnesses that properties of one object may be.
+const MAX_KEY_MODES: usize = 256;
+
+/// Which obligations a name is a witness of, as bits.
+#[derive(Default)]
+struct Role {
+    /// Whatever its value.
+    must: u32,
+    /// If its value fits.
+    may: u32,
+}
+
+impl Role {
+    fn add(&mut self, witness: usize, whatever_its_value: bool) {
+        *(if whatever_its_value { &mut self.must } else { &mut self.may }) |= 1 << witness;
+    }
+
+    fn allows(&self, set: u32) -> bool {
+        set & !self.may == self.must
+    }
+}
 
 /// Names of other properties of one kind: the kind, and what the values satisfy.
 type NameKind<'a> = (Arc<NameClass>, Vec<Literal<'a>>);
@@ -108,10 +131,7 @@ impl<'a> Lowering<'a, '_> {
         });
         let keys = WordTrie::new(declared);
         let count = keys.words().len();
-        let mut modes = Vec::with_capacity(1 + clause.witnesses.len());
-        for witness in std::iter::once(None).chain(clause.witnesses.iter().map(Some)) {
-            modes.push(self.key_mode(clause, &keys, &kinds, witness)?);
-        }
+        let modes = self.key_modes(clause, &keys, &kinds)?;
         let bits = count + clause.witnesses.len();
         let mut required = vec![0u64; bits.div_ceil(64).max(1)];
         let must = clause.required.iter().filter_map(|name| keys.find(name)).map(|i| i as usize);
@@ -137,75 +157,130 @@ impl<'a> Lowering<'a, '_> {
         Ok(self.push(Node::Object(Box::new(object))))
     }
 
-    /// Values of one mode. A witness is written where the name and the value fit.
-    fn key_mode(
+    /// The sets of witnesses that one property may be, each with what is written then.
+    fn key_modes(
         &mut self,
         clause: &Clause<'a>,
         keys: &WordTrie,
         kinds: &[NameKind<'a>],
-        witness: Option<&Witness<'a>>,
-    ) -> Result<KeyMode, Error> {
-        let mut mode = KeyMode::default();
+    ) -> Result<Vec<KeyMode>, Error> {
+        let too_many =
+            |value: usize| LimitError { limit: "obligations of one object".into(), value: value as u64 };
+        if clause.witnesses.len() > 32 {
+            return Err(too_many(clause.witnesses.len()).into());
+        }
+        let mut roles = Vec::with_capacity(keys.words().len());
         for name in keys.words() {
-            let mut fits = true;
-            if let Some(witness) = witness {
-                fits = !witness.except.contains(&name.as_str())
-                    && self.name_allowed(name, witness.name.as_slice())?;
-                for &pattern in &witness.except_patterns {
-                    fits = fits && !self.matches_pattern(pattern, name)?;
-                }
-                if let Some(pattern) = witness.pattern {
-                    fits = fits && self.matches_pattern(pattern, name)?;
+            let mut role = Role::default();
+            for (i, witness) in clause.witnesses.iter().enumerate() {
+                if self.may_witness(witness, name)? {
+                    role.add(i, witness.value.is_none());
                 }
             }
-            let goal = if fits { self.member_goal(clause, name)? } else { None };
+            roles.push(role);
+        }
+        // Names that are not declared are none of those that a witness must not be.
+        let mut other = Role::default();
+        for (i, witness) in clause.witnesses.iter().enumerate() {
+            let any =
+                witness.name.is_none() && witness.pattern.is_none() && witness.except_patterns.is_empty();
+            other.add(i, any && witness.value.is_none());
+        }
+        let mut sets = BTreeSet::from([0]);
+        for role in roles.iter().chain((!kinds.is_empty()).then_some(&other)) {
+            let mut chosen = role.may;
+            loop {
+                sets.insert(role.must | chosen);
+                if sets.len() > MAX_KEY_MODES {
+                    return Err(too_many(clause.witnesses.len()).into());
+                }
+                if chosen == 0 {
+                    break;
+                }
+                chosen = (chosen - 1) & role.may;
+            }
+        }
+        self.spend(sets.len() * roles.len())?;
+        let always = |set: u32| roles.iter().chain([&other]).any(|role| role.must == set);
+        sets.iter()
+            .map(|&set| {
+                let mut mode = KeyMode { witnesses: set, always: always(set), ..KeyMode::default() };
+                self.fill_key_mode(clause, keys, kinds, (&roles, &other), &mut mode)?;
+                Ok(mode)
+            })
+            .collect()
+    }
+
+    /// A name fits a witness.
+    fn may_witness(&mut self, witness: &Witness<'a>, name: &str) -> Result<bool, Error> {
+        let mut fits = !witness.except.contains(&name) && self.name_allowed(name, witness.name.as_slice())?;
+        for &pattern in &witness.except_patterns {
+            fits = fits && !self.matches_pattern(pattern, name)?;
+        }
+        if let Some(pattern) = witness.pattern {
+            fits = fits && self.matches_pattern(pattern, name)?;
+        }
+        Ok(fits)
+    }
+
+    /// What is written in a mode: names and values that fit all its witnesses.
+    fn fill_key_mode(
+        &mut self,
+        clause: &Clause<'a>,
+        keys: &WordTrie,
+        kinds: &[NameKind<'a>],
+        (roles, other): (&[Role], &Role),
+        mode: &mut KeyMode,
+    ) -> Result<(), Error> {
+        let set = mode.witnesses;
+        let witnesses =
+            || clause.witnesses.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|w| w.1);
+        for (name, role) in keys.words().iter().zip(roles) {
+            let goal = if role.allows(set) { self.member_goal(clause, name)? } else { None };
             let value = match goal {
                 Some(mut goal) => {
-                    goal.extend(witness.and_then(|w| w.value));
+                    goal.extend(witnesses().filter_map(|w| w.value));
                     self.node(goal)?
                 }
                 None => NO_NODE,
             };
             mode.values.push(value);
         }
+        if !other.allows(set) {
+            return Ok(());
+        }
+        let mut constraints = Vec::new();
+        for witness in witnesses() {
+            for &pattern in &witness.except_patterns {
+                let not = Regex::Not(Box::new(regex::conjunction(&self.patterns[pattern as usize])));
+                constraints.push((not, true));
+            }
+            if let Some(pattern) = witness.pattern {
+                constraints.extend(self.patterns[pattern as usize].iter().cloned());
+            }
+        }
+        let names: Vec<Literal<'a>> = witnesses().filter_map(|w| w.name).collect();
+        let variants = self.name_variants(&names)?;
         for (class, goal) in kinds {
-            if witness.is_none() {
-                let value = self.node(goal.clone())?;
-                if value != NO_NODE {
-                    mode.free.push(FreeKeys { automaton: class.automaton, value });
-                }
-                continue;
-            }
-            let (mut parts, mut goal) = (class.parts.clone(), goal.clone());
-            let mut variants = vec![Vec::new()];
-            if let Some(witness) = witness {
-                goal.extend(witness.value);
-                for &pattern in &witness.except_patterns {
-                    parts.push((
-                        Regex::Not(Box::new(regex::conjunction(&self.patterns[pattern as usize]))),
-                        true,
-                    ));
-                }
-                if let Some(pattern) = witness.pattern {
-                    parts.extend(self.patterns[pattern as usize].iter().cloned());
-                }
-                if let Some(name) = witness.name {
-                    variants = self.name_variants(&[name])?;
-                }
-            }
+            let mut goal = goal.clone();
+            goal.extend(witnesses().filter_map(|w| w.value));
             let value = self.node(goal)?;
             if value == NO_NODE {
                 continue;
             }
-            for variant in variants {
-                let parts: Vec<_> = parts.iter().cloned().chain(variant).collect();
-                let automaton = if parts.is_empty() { None } else { Some(self.automaton(parts)?) };
-                if automaton.is_none_or(|a| !self.automata[a as usize].is_empty()) {
-                    mode.free.push(FreeKeys { automaton, value });
+            if constraints.is_empty() && names.is_empty() {
+                mode.free.push(FreeKeys { automaton: class.automaton, value });
+                continue;
+            }
+            for variant in &variants {
+                let parts = [&class.parts, &constraints, variant].into_iter().flatten().cloned().collect();
+                let automaton = self.automaton(parts)?;
+                if !self.automata[automaton as usize].is_empty() {
+                    mode.free.push(FreeKeys { automaton: Some(automaton), value });
                 }
             }
         }
-        Ok(mode)
+        Ok(())
     }
 
     /// Ways to satisfy a goal on names, as conjunctions.
