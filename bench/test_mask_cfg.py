@@ -36,7 +36,7 @@ def test_mask_cfg(measure, contestant, vocabulary, state, case, turn):
     measure(
         run,
         value=masks.Walk.mean,
-        also=lambda times: {**times.quantiles(), "right (of 8 + 24)": judged},
+        also=lambda times: {**times.quantiles(), f"right (of {grammars.TEXTS})": judged},
         unit="us",
         input=f"{case.name}, {vocabulary} ({vocabularies.load(vocabulary).size:,} tokens)",
         state=state,
