@@ -50,6 +50,8 @@ def digest(result) -> str:
     if isinstance(result, str):
         return hashlib.blake2b(result.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     flat = getattr(result, "ids", result)
+    if type(flat).__module__.startswith("awkward"):
+        flat = list(flat)
     if isinstance(flat, list) and flat and not isinstance(flat[0], (int, str)):
         flat = np.concatenate([np.asarray(getattr(row, "ids", row), np.uint32) for row in flat])
     elif isinstance(flat, list) and flat and isinstance(flat[0], str):
