@@ -69,8 +69,12 @@ test-python: $(VENV)/.package $(VENV)/.test
 	@echo "== Python tests"
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
 
+.PHONY: kernels-proof
+kernels-proof: $(VENV)/.package $(VENV)/.test ## compile every kernel variant for every architecture, against the committed table
+	$(BIN)/python -m tokamask.gpu.proof --jobs 2
+
 .PHONY: kernels-thorough
-kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel variant, sanitizer, schedule and missing barrier
+kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel under every sanitizer and schedule, and without each barrier
 	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
 
 .PHONY: exact

@@ -5,6 +5,8 @@
 // bitmask  [mask_rows, words] int32 or null (all allowed), rows [batch] int32 or null (row b for b; -1: all allowed)
 // temperature, top_p, min_p [batch] float32, top_k [batch] int32, seeds, steps [batch] uint64; each may be null: then
 //          the value behind it serves all rows. One seed: row b draws from stream b; a seed per row: each from stream 0.
+// touched [batch, words] uint32, changed [batch, vocab_size] float32: logits that penalties changed, from penalise.cu; with PENALTIES = 1
+//          only, else null
 // tokens   [batch] int32 (-1: nothing is live), logprobs [batch] float32
 // grid (batch), block 512. Words of the mask that are 0 cost no read of logits.
 #include "tokamask/random.cuh"
@@ -13,7 +15,7 @@
 namespace {
 using namespace tokamask;
 constexpr int kThreads = 512, kWarps = kThreads / 32;
-using Row = LogitsRow<ELEMENT>;
+using Row = LogitsRow<ELEMENT, PENALTIES>;
 
 // The prefix of the tokens in descending order that the filters leave: keys above `key`, and the first `ties` equal to it.
 struct Cut {
@@ -85,12 +87,13 @@ __device__ __forceinline__ Cut filter(const Row& row, const Law& law, int live, 
 extern "C" __global__ void __launch_bounds__(512, 2)
 sample(const ELEMENT* logits, const int32_t* bitmask, const int32_t* rows, const float* temperatures, float temperature,
        const int32_t* top_ks, int32_t top_k, const float* top_ps, float top_p, const float* min_ps, float min_p, const uint64_t* seeds,
-       uint64_t seed, const uint64_t* steps, uint64_t step, int32_t* tokens, float* logprobs, int64_t stride, int32_t vocab_size,
+       uint64_t seed, const uint64_t* steps, uint64_t step, const uint32_t* touched, const float* changed, int32_t* tokens, float* logprobs, int64_t stride, int32_t vocab_size,
        int32_t words) {
     __shared__ Shared shared;
     const int64_t b = blockIdx.x;
     const int64_t mask_row = rows ? rows[b] : b;
-    const Row row(logits + b * stride, bitmask && mask_row >= 0 ? bitmask + mask_row * words : nullptr, vocab_size);
+    const Row row(logits + b * stride, bitmask && mask_row >= 0 ? bitmask + mask_row * words : nullptr, vocab_size,
+                  {PENALTIES ? touched + b * words : nullptr, PENALTIES ? changed + b * vocab_size : nullptr});
 
     const Best best = find_best<kThreads>(row, shared.best);  // steps 1 and 2
     if (temperatures) temperature = temperatures[b];

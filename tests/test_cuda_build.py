@@ -1,9 +1,9 @@
 """Every kernel compiles for every architecture with NVRTC, without a GPU, within the committed budget.
 
-The default run takes every architecture, each with another corner of the kernel's variants;
-``make kernels-thorough`` takes the whole product. Results are kept in the temporary folder by content.
+Every architecture is tried, each with another corner of the kernel's variants; ``make kernels-proof`` takes the whole product. Results are kept in the temporary folder by content.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -18,7 +18,7 @@ import pytest
 from emulator import CUDA, SANITIZER, launch
 
 from tokamask.errors import KernelError
-from tokamask.gpu import build, nvrtc
+from tokamask.gpu import build, nvrtc, proof, sass
 from tokamask.gpu.manifest import ARCHITECTURES, SHARED_LIMIT, flatten, kernels, source_folder
 
 pytestmark = pytest.mark.skipif(bool(SANITIZER), reason="compiles nothing for the emulator")
@@ -37,21 +37,10 @@ def usage_of(kernel, variant, arch) -> dict[str, nvrtc.Usage]:
     return pickle.loads(path.read_bytes())
 
 
-def corners(kernel):
-    ends = [dict.fromkeys((values[0], values[-1])) for _, values in kernel.axes]
-    return [
-        tuple(zip((n for n, _ in kernel.axes), values, strict=True)) for values in itertools.product(*ends)
-    ]
-
-
 def cases():
     for kernel in kernels().values():
         archs = [a for a in ARCHITECTURES if int(a[3:]) >= kernel.minimum_arch]
-        if os.environ.get("EMULATOR_THOROUGH"):
-            chosen = itertools.product(kernel.variants(), archs)
-        else:
-            chosen = list(zip(itertools.cycle(corners(kernel)), archs, strict=False))
-        for variant, arch in chosen:
+        for variant, arch in zip(itertools.cycle(proof.ends(kernel)), archs, strict=False):
             yield pytest.param(
                 kernel, variant, arch, id="-".join([kernel.name, *(v for _, v in variant), arch])
             )
@@ -66,6 +55,72 @@ def test_compiles_within_its_budget(kernel, variant, arch):
         assert build.keeps_budget(entry, used), f"{used} exceeds {entry}"
         assert used.shared <= SHARED_LIMIT
         assert build.occupancy(arch, entry.block(dict(variant)), used.registers, used.shared) > 0
+
+
+WIDE = [k for k in kernels().values() if any(e.wide_loads for e in k.entries)]
+
+
+@pytest.mark.skipif(
+    sass.disassembler() is None, reason="nvdisasm is missing: pip install nvidia-cuda-nvdisasm"
+)
+@pytest.mark.parametrize("kernel", WIDE, ids=lambda k: k.name)
+def test_memory_bound_kernels_load_16_bytes_at_a_time(kernel):
+    """In the machine code of one variant; ``make kernels-proof`` looks at others on every architecture."""
+    findings = proof.prove((kernel, proof.ends(kernel)[-1], "sm_80"))
+    assert [f.faults for f in findings] == [()] * len(kernel.entries)
+    assert all(
+        f.wide_loads >= e.wide_loads for f, e in zip(findings, kernel.entries, strict=True) if e.wide_loads
+    )
+
+
+def test_accesses_are_read_from_the_disassembly():
+    text = """
+	.section	.text.first,"ax",@progbits
+        /*0010*/                   LDG.E.128.CONSTANT R4, desc[UR4][R2.64] ;
+        /*0020*/                   LDG.E.U16.SYS R4, [R2] ;
+        /*0030*/                   LDGSTS.E.BYPASS.128.ZFILL [R4], desc[UR4][R2.64] ;
+	.section	.text.second,"ax",@progbits
+        /*0010*/                   STL [R1], R4 ;
+        /*0020*/                   STG.E desc[UR4][R2.64], R4 ;
+"""
+    assert sass.read_accesses(text) == {
+        "first": {"LDG.128": 1, "LDG.U16": 1, "LDGSTS.128": 1},
+        "second": {"STL.32": 1, "STG.32": 1},
+    }
+
+
+def test_the_proof_names_every_kind_of_fault():
+    kernel = kernels()["decode"]
+    entry, variant = kernel.entries[0], kernel.variants()[0]
+    good = nvrtc.Usage(registers=60, spills=0, shared=528, stack=0)
+    assert proof.judge(entry, variant, "sm_90", good, entry.wide_loads).faults == ()
+    for usage, loads in (
+        (dataclasses.replace(good, registers=200), 9),
+        (dataclasses.replace(good, spills=4), 9),
+        (dataclasses.replace(good, shared=50_000), 9),
+        (good, entry.wide_loads - 1),
+    ):
+        assert proof.judge(entry, variant, "sm_90", usage, loads).faults
+    rows = proof.summarise([proof.judge(entry, variant, "sm_90", good, 9)])
+    assert proof.differences(proof.table(rows), rows) == []
+    assert proof.differences(proof.table([(*rows[0][:3], "61", *rows[0][4:])]), rows) != []
+    assert proof.differences(proof.table([]), rows) != []
+    assert proof.differences("# NVRTC 12.0: another compiler's table", rows) == []
+
+
+@pytest.mark.skipif(
+    not (CUDA / proof.TABLE).exists(), reason=f"cuda/{proof.TABLE} is not written: make kernels-proof"
+)
+def test_the_committed_table_has_every_entry_on_every_architecture():
+    rows = proof.read_table((CUDA / proof.TABLE).read_text())
+    wanted = {
+        (e.name, a, str(len(k.variants())))
+        for k in kernels().values()
+        for e in k.entries
+        for a in ARCHITECTURES
+        if int(a[3:]) >= k.minimum_arch
+    }
+    assert {row[:3] for row in rows} == wanted
 
 
 def test_every_source_is_in_the_manifest():

@@ -138,9 +138,13 @@ KERNEL_TESTS = {
     "apply_bitmask": "test_cuda_sample.py",
     "decode": "test_cuda_attention.py",
     "sparse_decode": "test_cuda_attention.py",
+    "decode_mma": "test_cuda_attention.py",
+    "sparse_decode_mma": "test_cuda_attention.py",
     "merge_states": "test_cuda_attention.py",
     "tree_decode": "test_cuda_tree.py",
+    "tree_decode_mma": "test_cuda_tree.py",
     "verify_tree": "test_cuda_tree.py",
+    "verify_sampled": "test_cuda_tree.py",
     "token_scores": "test_cuda_selection.py",
     "soft_vote": "test_cuda_selection.py",
     "join_selection": "test_cuda_selection.py",
@@ -154,6 +158,11 @@ KERNEL_TESTS = {
     "greedy_select": "test_cuda_reduction.py",
     "tome_merge": "test_cuda_reduction.py",
     "lightning": "test_cuda_reduction.py",
+    "penalise": "test_cuda_sample.py",
+    "append_kv": "test_cuda_append.py",
+    "prefill": "test_cuda_prefill.py",
+    "prefill_mma": "test_cuda_prefill.py",
+    "column_sums": "test_cuda_prefill.py",
 }
 
 

@@ -13,7 +13,21 @@ def random_mask(rng, rows: int, vocab_size: int, density: float) -> np.ndarray:
 
 
 def expected(
-    logits, *, bitmask=None, rows=None, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, step=0
+    logits,
+    *,
+    bitmask=None,
+    rows=None,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    seed=0,
+    step=0,
+    prompt_ids=None,
+    output_ids=None,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
 ):
     batch = len(logits)
 
@@ -28,7 +42,9 @@ def expected(
         spread(min_p, np.float32),
     )
     where = (spread(seed, np.uint64), streams.astype(np.uint32), spread(step, np.uint64))
-    return reference.sample(logits, bitmask, rows, *law, *where)
+    penalties = (repetition_penalty, presence_penalty, frequency_penalty)
+    penalties = np.stack([spread(x, np.float32) for x in penalties], axis=1)
+    return reference.sample(logits, bitmask, rows, *law, *where, (prompt_ids, output_ids), penalties)
 
 
 def check(engine, logits, **kwargs):  # noqa: F811
@@ -119,6 +135,32 @@ def test_nothing_allowed_infinities_and_nan(engine):  # noqa: F811
     mask[5] = 0  # nothing, though a logit is +inf
     for law in ({}, {"top_k": 3}, {"top_p": 0.5}, {"temperature": 0.0}):
         check(engine, x, bitmask=mask, seed=8, **law)
+
+
+@pytest.mark.sanitized
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_penalties(engine, element):  # noqa: F811
+    """Tokens written often, read and written, forbidden, out of the vocabulary; logits of both signs, infinite and NaN."""
+    rng = np.random.default_rng(7)
+    vocab_size = 301
+    logits = cast(rng.standard_normal((5, vocab_size)) * 3, element)
+    logits[1, :4] = cast(np.array([np.inf, -np.inf, np.nan, 0]), element)
+    prompt = rng.integers(-1, vocab_size + 5, (5, 40)).astype(np.int32)
+    output = rng.integers(-1, 12, (5, 60)).astype(np.int32)
+    mask = random_mask(rng, 5, vocab_size, 0.5)
+    laws = {
+        "repetition_penalty": np.array([1, 1.3, 0.7, 2, 1.1], np.float32),
+        "presence_penalty": 0.4,
+        "frequency_penalty": np.array([0, 0.2, -0.3, 0.1, 1], np.float32),
+    }
+    for given in (
+        {"prompt_ids": prompt, "output_ids": output},
+        {"prompt_ids": prompt},
+        {"output_ids": output},
+    ):
+        for law in ({"temperature": 0.0}, {"top_p": 0.9, "top_k": 50}):
+            check(engine, logits, bitmask=mask, seed=3, **given, **laws, **law)
+            check(engine, logits, seed=3, **given, **laws, **law)
 
 
 def test_no_rows(engine):  # noqa: F811

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cuda_engines import QUICK, TOLERANCE, Emulator, cast, engine  # noqa: F401
+from cuda_engines import QUICK, TENSOR_TOLERANCE, Emulator, cast, engine  # noqa: F401
 
 import tokamask as tm
 from tokamask.reference import attention as reference
@@ -22,11 +22,18 @@ def ancestors(parents: np.ndarray) -> np.ndarray:
     return np.packbits(sees, axis=1, bitorder="little").view("<u8").astype(np.uint64)
 
 
-SHAPES = [("f32", 64, 4, 5), ("bf16", 64, 3, 7), ("f16", 128, 8, 2), ("f32", 64, 4, 70)]
+SHAPES = [
+    ("f32", 64, 4, 5),
+    ("bf16", 64, 3, 7),
+    ("bf16", 64, 3, 2),  # too few rows for tensor cores
+    ("f16", 128, 8, 2),
+    ("f16", 64, 2, 70),
+    ("f32", 64, 4, 70),
+]
 
 
 @pytest.mark.sanitized
-@pytest.mark.parametrize(("element", "head_dim", "group", "nodes"), SHAPES[:1] if QUICK else SHAPES)
+@pytest.mark.parametrize(("element", "head_dim", "group", "nodes"), SHAPES[:2] if QUICK else SHAPES)
 def test_tree_decode(engine, element, head_dim, group, nodes):  # noqa: F811
     rng = np.random.default_rng(nodes)
     batch, kv_heads, page_size, max_pages = 2, 2, 8, 3
@@ -50,7 +57,7 @@ def test_tree_decode(engine, element, head_dim, group, nodes):  # noqa: F811
         expected = reference.tree_decode(
             q, k, v, table, masks.reshape(-1, *masks.shape[-2:]), k_tree, v_tree, lens
         )
-        np.testing.assert_allclose(widen(o), widen(expected[0]), **TOLERANCE[element])
+        np.testing.assert_allclose(widen(o), widen(expected[0]), **TENSOR_TOLERANCE[element])
         np.testing.assert_allclose(lse, expected[1], rtol=1e-5, atol=1e-5)
 
 
@@ -94,3 +101,43 @@ def test_padding_and_rows_without_a_choice_end_the_walk():
         "draft", "verify_tree", tokens, parents, np.array([[3, -1, -1, -1]], np.int32)
     )
     assert (path.tolist(), accepted.tolist(), bonus.tolist()) == ([[0, -1, -1]], [1], [-1])
+
+
+def laws_in_eighths(rng, *shape) -> np.ndarray:
+    """Laws whose sums are exact in every order: multiples of 1/4096, not normalised, with zeros."""
+    return rng.integers(0, 9, shape).astype(np.float64) / 4096
+
+
+@pytest.mark.sanitized
+@pytest.mark.parametrize("rule", ["sequoia"] if QUICK else ["point", "tokenwise", "specinfer", "sequoia"])
+@pytest.mark.parametrize("dtype", ["float64"] if QUICK else ["float32", "float64"])
+def test_verify_sampled(rule, dtype):
+    """Against the CPU: the same verdicts, since no sum of these laws is rounded but by division."""
+    rng = np.random.default_rng(9)
+    batch, nodes, vocab_size = (4, 6, 700) if QUICK else (9, 7, 700)
+    tokens = rng.integers(0, 40, (batch, nodes)).astype(np.int32)
+    parents = np.stack([random_parents(rng, nodes) for _ in range(batch)])
+    if rule == "tokenwise":
+        parents[:] = np.arange(-1, nodes - 1)
+    tokens[0, -2:] = -1  # padding
+    laws, drafts = (laws_in_eighths(rng, batch, nodes + 1, vocab_size).astype(dtype) for _ in "td")
+    laws[..., :40] *= 16  # what was guessed is likely
+    laws[1, 0] = np.eye(vocab_size)[tokens[1, 0]]  # certain
+    drafts[2, 0] = laws[2, 0]  # the draft's law is the target's
+    given = None if rule == "point" else drafts
+    seeds = rng.integers(0, 2**63, batch).astype(np.uint64)
+    for seed, step, row in ((5, 3, None), (seeds, seeds, 7), (5, 3, seeds.astype(np.uint32))):
+        options = {"rule": rule, "draft_probs": given, "seed": seed, "step": step, "row": row}
+        got = Emulator().call("draft", "verify_sampled", tokens, parents, laws, **options)
+        want = tm.verify_sampled((tokens, parents), laws, **options)
+        for mine, theirs in zip(got, want, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert QUICK or got[1].max() > 0
+
+
+def test_rules_without_a_kernel_are_refused_by_name():
+    tokens = np.zeros((1, 1), np.int32)
+    with pytest.raises(tm.errors.KernelError, match="block"):
+        Emulator().call(
+            "draft", "verify_sampled", tokens, tokens - 1, np.ones((1, 2, 3)), rule="block", seed=1
+        )

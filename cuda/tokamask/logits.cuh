@@ -12,16 +12,23 @@ __device__ __forceinline__ uint32_t mask_bits(const int32_t* mask, int first, in
     return (mask ? uint32_t(mask[first >> 5]) >> (first & 31) : 0xffffffffu) & inside;
 }
 
-template <class E> struct LogitsRow {
+// Logits that differ from those in memory (penalties): bit v % 32 of touched[v / 32] says that token v counts as values[v].
+struct Changes {
+    const uint32_t* touched;
+    const float* values;
+};
+
+template <class E, bool kChanged = false> struct LogitsRow {
     static constexpr int chunk = Chunk<E>::size;  // tokens of a lane
     static constexpr int tile = 32 * chunk;       // tokens of a warp
     const E* logits;
     const int32_t* mask;
+    Changes changes;
     int vocab_size;
     bool aligned;  // whether chunks start at multiples of 16 bytes
 
-    __device__ __forceinline__ LogitsRow(const E* row, const int32_t* mask_row, int size)
-        : logits(row), mask(mask_row), vocab_size(size), aligned((reinterpret_cast<uint64_t>(row) & 15u) == 0) {}
+    __device__ __forceinline__ LogitsRow(const E* row, const int32_t* mask_row, int size, Changes changed = {nullptr, nullptr})
+        : logits(row), mask(mask_row), changes(changed), vocab_size(size), aligned((reinterpret_cast<uint64_t>(row) & 15u) == 0) {}
 
     // The lane's chunk of the tile that starts at `base`, a multiple of 32: bit j of the result says that token first(base) + j
     // is live, that is allowed and above -inf (NaN is not). Nothing is read where nothing is allowed.
@@ -35,6 +42,14 @@ template <class E> struct LogitsRow {
         } else {
 #pragma unroll
             for (int j = 0; j < chunk; ++j) x[j] = at + j < vocab_size ? to_float(logits[at + j]) : negative_infinity();
+        }
+        if (kChanged) {
+            const uint32_t touched = changes.touched[at >> 5] >> (at & 31) & bits;
+            if (touched) {
+#pragma unroll
+                for (int j = 0; j < chunk; ++j)
+                    if (touched >> j & 1u) x[j] = changes.values[at + j];
+            }
         }
 #pragma unroll
         for (int j = 0; j < chunk; ++j)

@@ -25,8 +25,7 @@ __device__ __forceinline__ float law_scale(float temperature) {
 }
 
 // Calls item(token, logit) for every live token of the tiles that fall to this warp, strided over the block.
-template <int kBlock, class E, class Item> __device__ __forceinline__ void visit_live(const LogitsRow<E>& row, Item item) {
-    using Row = LogitsRow<E>;
+template <int kBlock, class Row, class Item> __device__ __forceinline__ void visit_live(const Row& row, Item item) {
     for (int base = warp_index() * Row::tile; base < row.vocab_size; base += kBlock / 32 * Row::tile) {
         float x[Row::chunk];
         const uint32_t live = row.read(base, x);
@@ -51,7 +50,7 @@ struct Best {
     int32_t token;       // -1: none
 };
 // The greatest live logit, lowest index among equals, compared as one integer.
-template <int kBlock, class E> __device__ __forceinline__ Best find_best(const LogitsRow<E>& row, BestShared<kBlock>& shared) {
+template <int kBlock, class Row> __device__ __forceinline__ Best find_best(const Row& row, BestShared<kBlock>& shared) {
     uint64_t best = 0;
     uint32_t live = 0;
     visit_live<kBlock>(row, [&](int token, float x) {

@@ -26,6 +26,26 @@ __device__ __forceinline__ void mma(f16*, float (&d)[4], const uint32_t (&a)[4],
 #endif
 }
 
+// Two floats to nearest as one register: `low` in the lower half.
+__device__ __forceinline__ uint32_t pack_pair(bf16*, float low, float high) {
+#if defined(TM_EMULATED)
+    return uint32_t(float_to_bfloat_bits(high)) << 16 | float_to_bfloat_bits(low);
+#else
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#endif
+}
+__device__ __forceinline__ uint32_t pack_pair(f16*, float low, float high) {
+#if defined(TM_EMULATED)
+    return uint32_t(float_to_half_bits(high)) << 16 | float_to_half_bits(low);
+#else
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#endif
+}
+
 // Copies 16 bytes to shared memory past the registers; zeros where !valid. Visible to this thread after async_wait, to
 // others after a barrier behind it.
 __device__ __forceinline__ void async_copy16(void* target, const void* source, bool valid) {

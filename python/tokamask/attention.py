@@ -13,6 +13,7 @@ from typing import Any
 
 from tokamask import _core
 from tokamask.gpu.arrays import is_cuda
+from tokamask.paged import append_kv, kv_views, page_table
 from tokamask.shapes import (
     FLOATS,
     Shapes,
@@ -26,11 +27,14 @@ from tokamask.shapes import (
 )
 
 __all__ = [
+    "append_kv",
     "block_sparse_prefill",
     "decode",
     "hybrid_attention",
+    "kv_views",
     "lightning",
     "merge_states",
+    "page_table",
     "selected_prefill",
     "sparse_decode",
     "tree_decode",
@@ -360,10 +364,8 @@ def lightning(q: Any, k: Any, v: Any, decay: Any, *, state: Any = None, out: Any
     return out, state
 
 
-def _check_prefill(name: str, q: Any, k: Any, v: Any) -> Shapes:
+def _check_prefill(q: Any, k: Any, v: Any) -> Shapes:
     """Queries beside the keys and values of one sequence."""
-    if is_cuda(q):
-        cuda_function("attention", name, q)  # raises: there is no kernel
     shapes = Shapes()
     shapes.check("q", q, FLOATS, "queries", "num_q_heads", "head_dim")
     shapes.check("k", k, (dtype_name(q),), "tokens", "num_kv_heads", "head_dim")
@@ -394,7 +396,7 @@ def block_sparse_prefill(
     ----------
     q : float32, float16 or bfloat16 [queries, num_q_heads, head_dim]
     k, v : [tokens, num_kv_heads, head_dim or v_dim], type of ``q``
-        Tokens and heads may be strided.
+        Tokens and heads may be strided. On CUDA, values have the width and the strides of keys.
     indptr : int32 [query_blocks + 1] or [num_kv_heads, query_blocks + 1]
         Block ``i`` of queries sees the key blocks ``indices[indptr[i]:indptr[i + 1]]``; per KV head, if there is a row for each.
     indices : int32 [any]
@@ -425,7 +427,11 @@ def block_sparse_prefill(
     [0.0, 0.5, 2.0, 2.5]
 
     """
-    shapes = _check_prefill("block_sparse_prefill", q, k, v)
+    if is_cuda(q):
+        run = cuda_function("attention", "block_sparse_prefill", q)
+        options = {"block": block, "causal": causal, "scale": scale, "return_lse": return_lse, "out": out}
+        return run(q, k, v, indptr, indices, **options)
+    shapes = _check_prefill(q, k, v)
     rows, columns = (natural("block", size, 1) for size in block)
     places = -(-shapes["queries"] // rows) + 1
     if len(getattr(indptr, "shape", ())) == 2:
@@ -465,7 +471,7 @@ def selected_prefill(
     q : float32, float16 or bfloat16 [tokens, num_q_heads, head_dim]
         After RoPE.
     k, v : [tokens, num_kv_heads, head_dim or v_dim], type of ``q``
-        Keys after RoPE; tokens and heads may be strided.
+        Keys after RoPE; tokens and heads may be strided. On CUDA, values have the width and the strides of keys.
     selected : int32 [num_q_heads, c]
         Ascending positions, -1 padded.
     scale : float, optional
@@ -488,7 +494,10 @@ def selected_prefill(
     [0.0, 1.0, 0.0, 2.0]
 
     """
-    shapes = _check_prefill("selected_prefill", q, k, v)
+    if is_cuda(q):
+        run = cuda_function("attention", "selected_prefill", q)
+        return run(q, k, v, selected, scale=scale, return_lse=return_lse, out=out)
+    shapes = _check_prefill(q, k, v)
     if shapes["queries"] != shapes["tokens"]:
         raise refuse("q", f"tokens={shapes['tokens']} queries", q)
     shapes.check("selected", selected, ("int32",), "num_q_heads", "c")

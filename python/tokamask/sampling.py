@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokamask import _core
-from tokamask.errors import KernelError, ShapeError
+from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
 from tokamask.rejection import sample_awrs as sample_awrs
 from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output, per_row
@@ -139,17 +139,11 @@ def sample(
         "frequency_penalty": frequency_penalty,
     }
     has_history = prompt_ids is not None or output_ids is not None
-    if is_cuda(logits) and has_history:
-        raise KernelError(
-            "sample: penalties have no CUDA kernel; apply them to the logits before",
-            kernel="sample",
-            arch="cuda",
-        )
     if is_cuda(logits):
         laws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-        masks = {"bitmask": bitmask, "rows": rows}
+        given = {"bitmask": bitmask, "rows": rows, "prompt_ids": prompt_ids, "output_ids": output_ids}
         run = cuda_function("sampling", "sample", logits)
-        return run(logits, **masks, **laws, seed=seed, step=step, out=out)  # type: ignore[no-any-return]
+        return run(logits, **given, **laws, **penalties, seed=seed, step=step, out=out)  # type: ignore[no-any-return]
     shapes = Shapes()
     shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
     if bitmask is not None:

@@ -64,9 +64,9 @@ def verify_sampled(
 ) -> tuple[Any, Any, Any]:
     """The same for probabilities float32 or float64 [batch, nodes + 1, vocab_size]."""
     if is_cuda(trees[0]):
-        cuda_function(
-            "draft", "verify_sampled", trees[0]
-        )  # raises: draw target ids with `sample`, then verify those
+        run = cuda_function("draft", "verify_sampled", trees[0])
+        laws = {"rule": rule, "draft_probs": draft_probs}
+        return run(*trees, target_probs, **laws, seed=seed, row=row, step=step, out=out)  # type: ignore[no-any-return]
     if rule not in RULES:
         expected = f"one of {', '.join(RULES)} for arrays"
         raise ShapeError(f"rule: expected {expected}, got {rule!r}", name="rule", expected=expected, got=rule)

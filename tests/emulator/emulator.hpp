@@ -62,6 +62,12 @@ static inline unsigned __brev(unsigned x) {
     return r;
 }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
+static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {  // nibbles 0 to 7 only, as PTX's prmt without sign copies
+    const unsigned long long both = (unsigned long long)y << 32 | x;
+    unsigned r = 0;
+    for (int i = 0; i < 4; ++i) r |= unsigned(both >> (selector >> 4 * i & 7u) * 8 & 0xffu) << 8 * i;
+    return r;
+}
 static inline float __int_as_float(int x) { float f; memcpy(&f, &x, 4); return f; }
 static inline float __uint_as_float(unsigned x) { float f; memcpy(&f, &x, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned x; memcpy(&x, &f, 4); return x; }

@@ -12,6 +12,7 @@ from tokamask.errors import ShapeError
 # and CuPy have no bfloat16.
 ELEMENTS = {
     "float32": "f32",
+    "float64": "f64",
     "float16": "f16",
     "bfloat16": "bf16",
     "uint16": "bf16",
@@ -22,7 +23,7 @@ ELEMENTS = {
     "uint8": "u8",
     "bool": "u8",
 }
-SIZES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4, "i64": 8, "u32": 4, "u64": 8, "u8": 1}
+SIZES = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2, "i32": 4, "i64": 8, "u32": 4, "u64": 8, "u8": 1}
 FLOATS = ("f32", "f16", "bf16")
 
 

@@ -7,9 +7,32 @@ from typing import Any
 import numpy as np
 
 from tokamask.errors import ShapeError
-from tokamask.gpu.arrays import FLOATS, expect, expect_aligned, operand
-from tokamask.gpu.cache import Axes, check_lengths, check_paged, check_query, check_values, group_of, result
-from tokamask.gpu.device import Device
+from tokamask.gpu.append_kv import append_kv
+from tokamask.gpu.arrays import FLOATS, Operand, expect, expect_aligned, operand
+from tokamask.gpu.cache import (
+    Axes,
+    Paged,
+    check_lengths,
+    check_paged,
+    check_query,
+    check_values,
+    group_of,
+    result,
+)
+from tokamask.gpu.device import Argument, Device, on_tensor_cores
+from tokamask.gpu.merge_states import merge_states
+from tokamask.gpu.prefill import block_sparse_prefill, selected_prefill
+
+__all__ = [
+    "append_kv",
+    "block_sparse_prefill",
+    "decode",
+    "lightning",
+    "merge_states",
+    "selected_prefill",
+    "sparse_decode",
+    "tree_decode",
+]
 
 TOKENS_PER_SPLIT = 256  # fewer would spend more on merging than on reading
 
@@ -18,35 +41,6 @@ def choose_splits(device: Device, tokens: int, blocks: int) -> int:
     """Enough blocks for two on every multiprocessor, but no split below TOKENS_PER_SPLIT. Depends on shapes only."""
     wanted = -(-2 * device.multiprocessors // max(blocks, 1))
     return max(1, min(wanted, -(-tokens // TOKENS_PER_SPLIT), 256))
-
-
-def merge_states(
-    device: Device, v: Any, lse: Any, *, sinks: Any = None, out: Any = None, lse_out: Any = None
-) -> tuple[Any, Any]:
-    """Joins ``v`` [rows, parts, heads, dim] and ``lse`` float32 [rows, parts, heads] into [rows, heads, dim] and [rows, heads].
-
-    ``out`` may be of another float type than ``v``.
-    """
-    values = expect(
-        operand("v", v), FLOATS, [("rows", None), ("parts", None), ("heads", None), ("dim", None)]
-    )
-    rows, parts, heads, dim = values.shape
-    weights = expect(operand("lse", lse), "f32", [("rows", rows), ("parts", parts), ("heads", heads)])
-    sink = None if sinks is None else expect(operand("sinks", sinks), "f32", [("heads", heads)])
-    out = result(device, out, (rows, heads, dim), values.dtype, FLOATS)
-    lse_out = result(device, lse_out, (rows, heads), "float32", "f32")
-    if rows and heads:
-        o = operand("out", out)
-        arguments = (values, weights, sink, o, operand("lse_out", lse_out), np.int32(parts), np.int32(dim))
-        device.launch(
-            "merge_states",
-            "merge_states",
-            {"PARTIAL": values.element, "ELEMENT": o.element},
-            (rows, heads),
-            128,
-            arguments,
-        )
-    return out, lse_out
 
 
 def sparse_decode(
@@ -68,7 +62,6 @@ def sparse_decode(
     query, batch, num_q_heads, head_dim = check_query(q)
     cache = check_paged("k_cache", k_cache, page_table, batch, query.element, head_dim)
     values = check_values(v_cache, cache.rows)
-    group = group_of(num_q_heads, cache.num_kv_heads)
     axes: Axes = [("batch", batch), ("num_kv_heads or 1", None), ("k", None)]
     chosen = expect_aligned(expect(operand("selected", selected), "i32", axes, contiguous=False), 4)
     if chosen.shape[1] not in (1, cache.num_kv_heads):
@@ -91,15 +84,7 @@ def sparse_decode(
             *(np.int64(batch_stride), np.int64(head_stride), np.int32(count), *cache.table()),
             np.float32(head_dim**-0.5 if scale is None else scale),
         )
-        defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
-        device.launch(
-            "sparse_decode",
-            "sparse_decode",
-            defines,
-            (splits, cache.num_kv_heads, batch),
-            decode_threads(group),
-            arguments,
-        )
+        launch_decode(device, "sparse_decode", query, cache, splits, arguments)
     out = result(device, out, (batch, num_q_heads, head_dim), query.dtype, query.element)
     merged = merge_states(device, part, part_lse, sinks=sinks, out=out)
     return merged if return_lse else merged[0]
@@ -123,10 +108,8 @@ def decode(
     query, batch, num_q_heads, head_dim = check_query(q)
     cache = check_paged("k_cache", k_cache, page_table, batch, query.element, head_dim)
     values = check_values(v_cache, cache.rows)
-    group = group_of(num_q_heads, cache.num_kv_heads)
     lengths = check_lengths(seq_lens, batch)
-    longest = cache.max_tokens
-    splits = splits or choose_splits(device, longest, batch * cache.num_kv_heads)
+    splits = splits or choose_splits(device, cache.max_tokens, batch * cache.num_kv_heads)
     part = device.empty((batch, splits, num_q_heads, head_dim), "float32")
     part_lse = device.empty((batch, splits, num_q_heads), "float32")
     if batch:
@@ -142,17 +125,27 @@ def decode(
             ),
             *(*cache.strides(), *cache.table(), np.float32(head_dim**-0.5 if scale is None else scale)),
         )
-        defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
-        device.launch(
-            "decode", "decode", defines, (splits, cache.num_kv_heads, batch), decode_threads(group), arguments
-        )
+        launch_decode(device, "decode", query, cache, splits, arguments)
     out = result(device, out, (batch, num_q_heads, head_dim), query.dtype, query.element)
     merged = merge_states(device, part, part_lse, sinks=sinks, out=out)
     return merged if return_lse else merged[0]
 
 
+def launch_decode(
+    device: Device, name: str, query: Operand, cache: Paged, splits: int, arguments: tuple[Argument, ...]
+) -> None:
+    """One of the decode kernels, on tensor cores where there are enough query heads to a KV head."""
+    batch, num_q_heads, head_dim = query.shape
+    group = group_of(num_q_heads, cache.num_kv_heads)
+    threads = decode_threads(group)
+    if on_tensor_cores(device, query.element, head_dim, group):
+        name, threads = f"{name}_mma", 128
+    defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
+    device.launch(name, name, defines, (splits, cache.num_kv_heads, batch), threads, arguments)
+
+
 def decode_threads(group: int) -> int:
-    """Block size of the decode kernels: four warps for each four query heads."""
+    """Block size of the plain decode kernels: four warps for each four query heads."""
     return 128 * -(-group // 4)
 
 
@@ -208,8 +201,9 @@ def tree_decode(
             expected=f"{batch} or 1",
             got=str(mask.shape[0]),
         )
-    longest = cache.max_tokens
-    splits = 1 + (splits or choose_splits(device, longest, batch * nodes * cache.num_kv_heads))
+    tensor = on_tensor_cores(device, query.element, head_dim, nodes * group)
+    blocks = batch * (-(-nodes * group // 64) if tensor else nodes) * cache.num_kv_heads
+    splits = 1 + (splits or choose_splits(device, cache.max_tokens, blocks))
     part = device.empty((batch * nodes, splits, num_q_heads, head_dim), "float32")
     part_lse = device.empty((batch * nodes, splits, num_q_heads), "float32")
     if batch * nodes:
@@ -220,8 +214,10 @@ def tree_decode(
             np.float32(head_dim**-0.5 if scale is None else scale),
         )
         defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
-        grid = (batch * nodes, cache.num_kv_heads, splits)
-        device.launch("tree_decode", "tree_decode", defines, grid, decode_threads(group), arguments)
+        name, tiles, threads = "tree_decode", nodes, decode_threads(group)
+        if tensor:
+            name, tiles, threads = "tree_decode_mma", -(-nodes * group // 64), 128
+        device.launch(name, name, defines, (batch * tiles, cache.num_kv_heads, splits), threads, arguments)
     out = result(device, out, (batch, nodes, num_q_heads, head_dim), query.dtype, query.element)
     o, lse = merge_states(device, part, part_lse, out=out.reshape(batch * nodes, num_q_heads, head_dim))
     o, lse = o.reshape(batch, nodes, num_q_heads, head_dim), lse.reshape(batch, nodes, num_q_heads)

@@ -43,3 +43,8 @@ class Device(Protocol):
     ) -> None:
         """Runs ``entry`` of ``cuda/<kernel>.cu`` compiled with ``defines``."""
         ...
+
+
+def on_tensor_cores(device: Device, element: str, head_dim: int, rows: int) -> bool:
+    """Whether the products of ``rows`` queries with one key go to tensor cores: from eight rows on, where half of a product is used."""
+    return device.arch >= 80 and element != "f32" and head_dim <= 128 and rows >= 8

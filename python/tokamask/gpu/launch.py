@@ -12,7 +12,7 @@ import contextlib
 import functools
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from tokamask.errors import KernelError, ShapeError
 from tokamask.gpu.arrays import Operand, is_cuda, operand
-from tokamask.gpu.device import Argument
+from tokamask.gpu.device import Argument, Device
 from tokamask.gpu.manifest import Defines, flatten, kernels
 
 _cubins: Path | None = None
@@ -177,6 +177,46 @@ def device_of(array: Any) -> CudaDevice:
     if callable(getattr(array, "data_ptr", None)):
         return _device(int(array.device.index or 0), "torch")
     return _device(int(array.device.id), "cupy")
+
+
+class CudaBoard:
+    """The first GPU with a clock, for :mod:`tokamask.gpu.selftest`."""
+
+    def __init__(self) -> None:
+        self.device: Device = _device(0, "cupy")
+        self._cupy = _cupy()
+
+    def upload(self, array: Any) -> Any:
+        """A CuPy array."""
+        return self._cupy.asarray(array)
+
+    def download(self, array: Any) -> Any:
+        """A numpy array."""
+        return self._cupy.asnumpy(array)
+
+    def seconds(self, run: Callable[[], Any]) -> float:
+        """The middle of nine times of ten runs, by the device's own clock; two runs come before."""
+        run(), run()
+        times = []
+        for _ in range(9):
+            begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            begin.record()
+            for _ in range(10):
+                run()
+            end.record()
+            end.synchronize()
+            times.append(self._cupy.cuda.get_elapsed_time(begin, end) / 10e3)
+        return float(sorted(times)[4])
+
+    def bandwidth(self) -> float:
+        """Of copying a quarter of a gigabyte."""
+        source = self._cupy.ones(1 << 26, "float32")
+        target = self._cupy.empty_like(source)
+
+        def copy() -> None:
+            target[...] = source
+
+        return float(2 * source.nbytes / self.seconds(copy))
 
 
 def warm_up(device: CudaDevice, variants: Iterable[tuple[str, dict[str, object]]] | None = None) -> int:

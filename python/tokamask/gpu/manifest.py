@@ -24,7 +24,7 @@ Defines = tuple[tuple[str, str], ...]
 class Entry:
     """One ``__global__`` function: its block size and the budget that a compiler must keep.
 
-    ``unit`` > 0 says that ``threads`` serve that many query heads of ``GROUP``, and that a block has enough for all.
+    ``wide_loads`` > 0 says how many 16-byte loads its machine code has at least. ``unit`` > 0 says that ``threads`` serve that many query heads of ``GROUP``, and that a block has enough for all.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Entry:
     registers: int
     shared: int
     unit: int
+    wide_loads: int = 0
 
     def block(self, defines: Mapping[str, object]) -> int:
         """Threads per block of a variant."""
@@ -84,7 +85,14 @@ def parse(table: dict[str, Any]) -> dict[str, Kernel]:
     kernels = {}
     for name, body in table.items():
         entries = tuple(
-            Entry(entry, b["threads"], b["registers"], b.get("shared", 0), b.get("unit", 0))
+            Entry(
+                entry,
+                b["threads"],
+                b["registers"],
+                b.get("shared", 0),
+                b.get("unit", 0),
+                b.get("wide_loads", 0),
+            )
             for entry, b in body["entries"].items()
         )
         axes = tuple((axis, tuple(map(str, values))) for axis, values in body.get("defines", {}).items())

@@ -67,6 +67,31 @@ def apply_bitmask(device: Device, logits: Any, bitmask: Any, rows: Any = None) -
         )
 
 
+def penalise(
+    device: Device, logits: Operand, prompt_ids: Any, output_ids: Any, penalties: tuple[Any, Any, Any]
+) -> tuple[Operand, Operand]:
+    """The logits that penalties change, beside the logits: which, and to what."""
+    batch, vocab_size = logits.shape
+    words = -(-vocab_size // 32)
+    ids = [
+        None if given is None else expect(operand(name, given), "i32", [("batch", batch), (name, None)])
+        for name, given in (("prompt_ids", prompt_ids), ("output_ids", output_ids))
+    ]
+    touched = operand("touched", device.empty((batch, words), "int32"))
+    changed = operand("changed", device.empty((batch, vocab_size), "float32"))
+    if batch:
+        names = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+        laws = [
+            per_row(name, value, batch, "f32", np.float32)
+            for name, value in zip(names, penalties, strict=True)
+        ]
+        sizes = (np.int64(logits.strides[0]), np.int32(vocab_size), np.int32(words))
+        counts = (np.int32(0 if i is None else i.shape[1]) for i in ids)
+        arguments = (logits, *ids, *laws[0], *laws[1], *laws[2], touched, changed, *sizes, *counts)
+        device.launch("penalise", "penalise", {"ELEMENT": logits.element}, (batch,), 512, arguments)
+    return touched, changed
+
+
 def sample(
     device: Device,
     logits: Any,
@@ -79,11 +104,21 @@ def sample(
     min_p: Any = 0.0,
     seed: Any,
     step: Any = 0,
+    prompt_ids: Any = None,
+    output_ids: Any = None,
+    repetition_penalty: Any = 1.0,
+    presence_penalty: Any = 0.0,
+    frequency_penalty: Any = 0.0,
     out: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
     """Draws one token per row: ``(tokens, logprobs)``. Laws, seeds and steps are numbers or arrays on the device."""
     o, batch, vocab_size = check_logits(logits)
     mask, chosen = check_mask(bitmask, rows, batch, vocab_size)
+    penalised = prompt_ids is not None or output_ids is not None
+    changes: tuple[Operand | None, Operand | None] = (None, None)
+    if penalised:
+        penalties = (repetition_penalty, presence_penalty, frequency_penalty)
+        changes = penalise(device, o, prompt_ids, output_ids, penalties)
     tokens = result(device, out and out[0], (batch,), "int32", "i32")
     logprobs = result(device, out and out[1], (batch,), "float32", "f32")
     wide = ("u64", "i64")  # torch has few operations on uint64: int64 of the same bits will do
@@ -96,8 +131,9 @@ def sample(
             *per_row("min_p", min_p, batch, "f32", np.float32),
             *per_row("seed", seed, batch, wide, np.uint64),
             *per_row("step", step, batch, wide, np.uint64),
-            *(operand("out[0]", tokens), operand("out[1]", logprobs)),
+            *(*changes, operand("out[0]", tokens), operand("out[1]", logprobs)),
             *(np.int64(o.strides[0]), np.int32(vocab_size), np.int32(-(-vocab_size // 32))),
         )
-        device.launch("sample", "sample", {"ELEMENT": o.element}, (batch,), 512, arguments)
+        variant = {"ELEMENT": o.element, "PENALTIES": int(penalised)}
+        device.launch("sample", "sample", variant, (batch,), 512, arguments)
     return tokens, logprobs

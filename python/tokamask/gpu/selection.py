@@ -9,12 +9,14 @@ import numpy as np
 from tokamask.gpu.arrays import expect, operand
 from tokamask.gpu.device import Device
 from tokamask.gpu.indexer import hisa_select, indexer_scores
+from tokamask.gpu.prefill import attention_column_sums
 from tokamask.gpu.reduction import greedy_select, tome_merge
 from tokamask.gpu.sampling import check_logits, check_mask
 from tokamask.gpu.top_k import top_k
 from tokamask.gpu.votes import fasa_scores, page_tokens, quest_bounds, quest_scores, token_select
 
 __all__ = [
+    "attention_column_sums",
     "fasa_scores",
     "greedy_select",
     "hisa_select",

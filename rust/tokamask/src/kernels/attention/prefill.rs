@@ -120,7 +120,9 @@ impl BlockRows<'_> {
         blocks.sort_unstable();
         let width = self.size[1];
         let of = |b: i32| (b as usize * width)..((b as usize + 1) * width).min(tokens);
-        blocks.into_iter().flat_map(of).collect()
+        let mut positions: Vec<usize> = blocks.into_iter().flat_map(of).collect();
+        positions.sort_unstable(); // a block named twice would begin again
+        positions
     }
 }
 
