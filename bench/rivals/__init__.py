@@ -15,7 +15,7 @@ import pytest
 
 MODULES = (
     *("tokamask", "tiktoken", "tokenizers", "gigatoken", "fastokens", "gigabpe", "llguidance", "xgrammar"),
-    "glrmask",
+    *("glrmask", "sentencepiece"),
     *("numpy", "torch", "torch_gqa", "transformers"),
 )
 

@@ -34,6 +34,15 @@ class Gigatoken(Rival):
         decode = self._tokenizer(files).decode
         return lambda ids: decode(ids).decode(errors="replace")  # it gives bytes
 
+    def marked(self, files, form):
+        import gigatoken
+
+        if files.tokenizer_json:
+            encode = self._tokenizer(files).encode
+        else:
+            encode = gigatoken.Tokenizer.from_sentencepiece(str(files.model)).encode
+        return encode if form == "array" else lambda text: encode(text).tolist()
+
     def load(self, files):
         return lambda: self._tokenizer(files)
 

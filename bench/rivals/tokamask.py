@@ -117,6 +117,12 @@ class Tokamask(Rival):
 
         return tm.Tokenizer.from_file(files.tokenizer_json).encode
 
+    def marked(self, files, form):
+        import tokamask as tm
+
+        tokenizer = tm.Tokenizer.from_file(files.path)
+        return tokenizer.encode if form == "list" else tokenizer.encode_array
+
     latency = adversarial = encode_array
 
     def train(self, vocab_size):

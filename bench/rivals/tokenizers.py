@@ -26,6 +26,9 @@ class Tokenizers(Rival):
 
     adversarial = superword = encode
 
+    def marked(self, files, form):
+        return self.encode(files) if form == "list" and files.tokenizer_json else None
+
     def load(self, files):
         return lambda: self._tokenizer(files)
 

@@ -23,6 +23,7 @@ use crate::ids::TokenId;
 use crate::models::Kind;
 use crate::text::added::{AddedTokens, Allowed, Part};
 use crate::text::alphabet::spell;
+use crate::text::decoder::Leading;
 use crate::text::normalizer::{Normalization, Normalizer};
 use crate::text::pretokenizer::PreTokenizer;
 use crate::vocabulary::trie::TokenTrie;
@@ -281,22 +282,41 @@ impl Tokenizer {
         for &id in ids {
             bytes.extend_from_slice(self.vocabulary.try_bytes(id.into())?);
         }
-        if let Way::Stripped(count) = self.way {
-            let spaces = bytes.iter().take(count).take_while(|&&byte| byte == b' ').count();
-            bytes.drain(..spaces);
-        }
+        let leading = match self.way {
+            Way::Stripped(count) => count,
+            Way::Marked(Leading::First | Leading::EachFirst, _) => 1,
+            _ => 0,
+        };
+        let spaces = bytes.iter().take(leading).take_while(|&&byte| byte == b' ').count();
+        bytes.drain(..spaces);
         Ok(bytes)
     }
 
     /// The text that ids spell; bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         match self.way {
-            Way::Bytes => Ok(into_text(self.decode_bytes(ids)?)),
-            Way::Stripped(_) => match String::from_utf8(self.decode_bytes(ids)?) {
-                Ok(text) => Ok(text),
-                Err(_) => self.decode_literally(ids),
-            },
-            Way::Literal => self.decode_literally(ids),
+            Way::Bytes => return Ok(into_text(self.decode_bytes(ids)?)),
+            Way::Stripped(_) => {}
+            Way::Marked(..) if !self.is_marked(ids) => {}
+            Way::Marked(..) | Way::Literal => return self.decode_literally(ids),
+        }
+        match String::from_utf8(self.decode_bytes(ids)?) {
+            Ok(text) => Ok(text),
+            Err(_) => self.decode_literally(ids),
+        }
+    }
+
+    /// True where bytes without one leading space are not what SentencePiece makes of the ids.
+    fn is_marked(&self, ids: &[u32]) -> bool {
+        let Way::Marked(spaces, unknown) = self.way else { return false };
+        if unknown.is_some_and(|unknown| ids.contains(&unknown)) {
+            return true;
+        }
+        let Some(&first) = ids.first().filter(|_| spaces != Leading::Kept) else { return false };
+        let token = self.definition.tokens.get(first as usize).and_then(Option::as_deref);
+        match token.and_then(|token| token.strip_prefix("\u{2581}".as_bytes())) {
+            Some(rest) => rest.is_empty() && spaces == Leading::EachFirst,
+            None => self.vocabulary.bytes(first.into()).is_none_or(|bytes| bytes.starts_with(b" ")),
         }
     }
 

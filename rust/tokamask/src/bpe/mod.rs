@@ -13,6 +13,7 @@ pub mod encoder;
 pub mod huge;
 pub mod keys;
 pub mod lanes;
+mod late;
 pub mod long;
 pub mod merge;
 pub mod pairs;
@@ -62,6 +63,23 @@ pub struct Bpe {
 impl Bpe {
     /// Builds the tables from token bytes by id (`None` for ids that merging never produces).
     pub fn new(tokens: &[Option<&[u8]>], merges: &Merges) -> Result<Self, VocabularyError> {
+        if tokens.len() > MAX_SYMBOLS {
+            return Err(VocabularyError::new(format!("more than {MAX_SYMBOLS} tokens")));
+        }
+        let mut bpe = Self::of_bytes(tokens);
+        let in_turn = match merges {
+            Merges::Ranks => bpe.learn_from_ranks(tokens),
+            Merges::List(list) => bpe.learn_from_list(tokens, list)?,
+        };
+        if !in_turn {
+            bpe = Self::of_bytes(tokens);
+            bpe.learn_from_list(tokens, &late::in_order(tokens, merges)?)?;
+        }
+        Ok(bpe)
+    }
+
+    /// The tables before anything merges.
+    fn of_bytes(tokens: &[Option<&[u8]>]) -> Self {
         let mut bpe = Self {
             bytes: Box::new([NONE; 256]),
             pairs: Pairs::new(tokens.len()),
@@ -70,9 +88,6 @@ impl Bpe {
             lengths: Vec::with_capacity(tokens.len()),
             symbols: vec![NONE; tokens.len()],
         };
-        if tokens.len() > MAX_SYMBOLS {
-            return Err(VocabularyError::new(format!("more than {MAX_SYMBOLS} tokens")));
-        }
         for (id, token) in tokens.iter().enumerate() {
             if let Some(&[byte]) = *token {
                 if bpe.bytes[byte as usize] == NONE {
@@ -80,11 +95,7 @@ impl Bpe {
                 }
             }
         }
-        match merges {
-            Merges::Ranks => bpe.learn_from_ranks(tokens),
-            Merges::List(list) => bpe.learn_from_list(tokens, list)?,
-        }
-        Ok(bpe)
+        bpe
     }
 
     fn add_symbol(&mut self, id: u32, halves: Option<(u32, u32)>) -> u32 {
@@ -99,8 +110,9 @@ impl Bpe {
     }
 
     /// In rank order, a token's own encoding under the merges so far is its canonical pair: two
-    /// symbols that its bytes divide into and that stay two.
-    fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>]) {
+    /// symbols that its bytes divide into and that stay two. False if some token has such a pair only later.
+    fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>]) -> bool {
+        let mut left_over = Vec::new();
         let mut known: FxHashMap<&[u8], u32> = FxHashMap::default();
         known.reserve(tokens.len());
         for token in tokens.iter().copied().flatten().filter(|token| token.len() == 1) {
@@ -108,22 +120,31 @@ impl Bpe {
         }
         for (id, token) in tokens.iter().enumerate() {
             let Some(token) = token.filter(|t| t.len() > 1 && !known.contains_key(t)) else { continue };
-            let pair = (1..token.len()).rev().find_map(|at| {
-                let pair = (*known.get(&token[..at])?, *known.get(&token[at..])?);
-                self.stay_apart(pair.0, pair.1).then_some(pair)
-            });
-            if let Some((left, right)) = pair {
+            if let Some((left, right)) = self.halves_of(token, &known) {
                 known.insert(token, self.add_pair(left, right, id as u32));
+            } else {
+                left_over.push(token);
             }
         }
+        !left_over.iter().any(|token| self.halves_of(token, &known).is_some())
     }
 
-    /// A pair of the list is kept if it is what its product's bytes come to before it merges.
+    /// The two symbols that a token comes to before it merges.
+    fn halves_of(&self, token: &[u8], known: &FxHashMap<&[u8], u32>) -> Option<(u32, u32)> {
+        (1..token.len()).rev().find_map(|at| {
+            let pair = (*known.get(&token[..at])?, *known.get(&token[at..])?);
+            self.stay_apart(pair.0, pair.1).then_some(pair)
+        })
+    }
+
+    /// A pair of the list is kept if it is what its product's bytes come to before it merges. False if some
+    /// pair would have made its product, had its halves been there.
     fn learn_from_list(
         &mut self,
         tokens: &[Option<&[u8]>],
         list: &[(u32, u32)],
-    ) -> Result<(), VocabularyError> {
+    ) -> Result<bool, VocabularyError> {
+        let mut skipped = Vec::new();
         let mut id_of: FxHashMap<&[u8], u32> = FxHashMap::default();
         for (id, token) in tokens.iter().enumerate() {
             if let Some(token) = token {
@@ -144,13 +165,27 @@ impl Bpe {
                     .at_token(String::from_utf8_lossy(&joined)));
             };
             // Both halves are what their own bytes come to, so the pair is if they stay two.
-            let pair = (self.symbols[left as usize], self.symbols[right as usize]);
-            let known = pair.0 != NONE && pair.1 != NONE;
-            if self.symbols[id as usize] == NONE && known && self.stay_apart(pair.0, pair.1) {
-                self.add_pair(pair.0, pair.1, id);
+            if self.symbols[id as usize] != NONE {
+                continue;
+            }
+            match self.pair(left, right) {
+                Some((left, right)) if self.stay_apart(left, right) => {
+                    self.add_pair(left, right, id);
+                }
+                Some(_) => {}
+                None => skipped.push((left, right, id)),
             }
         }
-        Ok(())
+        Ok(!skipped.into_iter().any(|(left, right, id)| {
+            let pair = self.pair(left, right).filter(|_| self.symbols[id as usize] == NONE);
+            pair.is_some_and(|(left, right)| self.stay_apart(left, right))
+        }))
+    }
+
+    /// The symbols of two ids, if merging makes both.
+    fn pair(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let pair = (self.symbols[left as usize], self.symbols[right as usize]);
+        (pair.0 != NONE && pair.1 != NONE).then_some(pair)
     }
 
     /// The pair does not merge yet.

@@ -16,7 +16,6 @@ use std::borrow::Cow;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::encoder::{Encoder, Sink, BATCH};
-use super::pairs::Pairs;
 use super::{Merges, NONE};
 use crate::error::VocabularyError;
 use crate::text::normalizer::{Normalizer, Replaced};
@@ -498,56 +497,5 @@ impl<S: Sink> SpellOut<'_, S> {
         self.join();
         self.to.ids(&self.ready);
         self.ready.clear();
-    }
-}
-
-/// Finds the canonical pairs of spellings whose order is known but whose merges are not.
-#[derive(Default)]
-pub struct Canonical {
-    characters: FxHashMap<char, u32>,
-}
-
-impl Canonical {
-    /// A spelling of one character.
-    pub fn character(&mut self, text: &str, id: u32) {
-        if let Some(c) = text.chars().next() {
-            self.characters.insert(c, id);
-        }
-    }
-
-    /// Left, right and product of each spelling that merging reaches, in the order given.
-    ///
-    /// In that order a spelling's own encoding under the merges so far is its canonical pair.
-    pub fn learn<'a>(
-        &self,
-        spellings: impl Iterator<Item = (&'a str, u32)>,
-    ) -> Result<Vec<(u32, u32, u32)>, VocabularyError> {
-        let mut learnt: Vec<(u32, u32, u32)> = Vec::new();
-        let count = spellings.size_hint().1.unwrap_or(0).max(16);
-        let mut pairs = Pairs::new(count);
-        // Symbols: characters as they come, then the spellings, so that numbers are priorities.
-        let mut ids: Vec<u32> = self.characters.values().copied().collect();
-        let numbers: FxHashMap<char, u32> =
-            self.characters.keys().enumerate().map(|(nth, &c)| (c, nth as u32)).collect();
-        let mut parts = Vec::new();
-        for (text, id) in spellings {
-            parts.clear();
-            for c in text.chars() {
-                parts.push(numbers.get(&c).copied().unwrap_or(NONE));
-            }
-            if parts.contains(&NONE) {
-                continue;
-            }
-            super::merge::encode(&pairs, &mut parts);
-            if let [left, right] = parts[..] {
-                if learnt.len() >= count {
-                    return Err(VocabularyError::new("more spellings than were announced"));
-                }
-                pairs.insert(left, right, ids.len() as u32);
-                learnt.push((ids[left as usize], ids[right as usize], id));
-                ids.push(id);
-            }
-        }
-        Ok(learnt)
     }
 }

@@ -250,7 +250,7 @@ fn define_llama(fields: &FxHashMap<&str, Value>) -> Result<Definition, Error> {
         byte_fallback: kinds.contains(&i64::from(sentencepiece::BYTE)),
         eos: id("eos_token_id"),
         normalizer: SentencePiece { add_dummy_prefix, escape_whitespaces: true, ..SentencePiece::default() },
-        strips: add_dummy_prefix,
+        surface: super::sentencepiece::SURFACE.to_owned(),
     };
     let mut definition = sentencepiece::define(model)?;
     let ask = |asked: bool, name| if asked { id(name).into_iter().collect() } else { Vec::new() };

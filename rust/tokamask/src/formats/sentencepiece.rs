@@ -4,18 +4,19 @@ use rustc_hash::FxHashMap;
 
 use super::protobuf::{Field, Message};
 use super::{Definition, Settings};
-use crate::bpe::spelled::Canonical;
 use crate::bpe::{Merges, MAX_SYMBOLS};
 use crate::error::{Error, UnsupportedComponentError, VocabularyError};
 use crate::models::{CharactersKind, Kind, UnigramKind};
 use crate::text::added::AddedToken;
 use crate::text::base64;
 use crate::text::charsmap::SentencePiece;
-use crate::text::decoder::Decoder;
-use crate::text::normalizer::{Normalizer, Replaced};
+use crate::text::decoder::{Decoder, Leading};
+use crate::text::normalizer::Normalizer;
 
 /// What stands for a space.
 const MARK: char = '\u{2581}';
+/// What the unknown piece becomes, unless the model says otherwise.
+pub(super) const SURFACE: &str = " \u{2047} ";
 
 /// Kinds of pieces.
 pub(super) const NORMAL: i32 = 1;
@@ -39,8 +40,8 @@ pub(super) struct Model {
     pub byte_fallback: bool,
     pub eos: Option<u32>,
     pub normalizer: SentencePiece,
-    /// Spaces before the text at its start are not part of it.
-    pub strips: bool,
+    /// What the unknown piece becomes in a text.
+    pub surface: String,
 }
 
 /// True if the data begins like a model: a piece with a text.
@@ -63,7 +64,7 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
             escape_whitespaces: true,
             ..SentencePiece::default()
         },
-        strips: true,
+        surface: SURFACE.to_owned(),
     };
     let mut eos = Some(2);
     for field in Message::new(data) {
@@ -88,7 +89,6 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
         }
     }
     model.eos = eos.filter(|&id| model.pieces.get(id as usize).is_some_and(|piece| piece.kind == CONTROL));
-    model.strips = model.normalizer.add_dummy_prefix;
     define(model)
 }
 
@@ -140,6 +140,7 @@ fn read_trainer(data: &[u8], model: &mut Model, eos: &mut Option<u32>) -> Result
             }
             (24, field) => model.normalizer.space_after = field.is_true(),
             (35, field) => model.byte_fallback = field.is_true(),
+            (44, field) => model.surface = text(field)?,
             (42, field) => *eos = field.int().and_then(|id| u32::try_from(id).ok()),
             _ => {}
         }
@@ -199,14 +200,6 @@ pub(super) fn define(mut model: Model) -> Result<Definition, Error> {
     if !model.unigram {
         tokens.extend(of_kind(USER_DEFINED).map(added));
     }
-    // Which of the ways to spell a long run wins there hangs on how SentencePiece rounds its sums.
-    let run = |piece: &&Piece| {
-        piece.kind == NORMAL && piece.text.chars().count() > 1 && piece.text.chars().all(|c| c == MARK)
-    };
-    if let (true, Some(piece)) = (model.unigram, model.pieces.iter().find(run)) {
-        let component = format!("Unigram with runs of white space ({:?})", piece.text);
-        return Err(UnsupportedComponentError { component, path: Some("pieces".into()) }.into());
-    }
     model.normalizer.user_defined = of_kind(USER_DEFINED).map(|(_, piece)| piece.text.clone()).collect();
     let (kind, merges) = if model.unigram {
         (Kind::Unigram(unigram(&model, unk)), Merges::List(Vec::new()))
@@ -218,7 +211,7 @@ pub(super) fn define(mut model: Model) -> Result<Definition, Error> {
         model: kind,
         added: tokens,
         eos_ids: model.eos.into_iter().collect(),
-        decoder: Some(decoder(model.strips)),
+        decoder: Some(decoder(&model, unk)),
         normalizer: Some(Normalizer::SentencePiece(model.normalizer)),
         ..Settings::default()
     };
@@ -242,11 +235,10 @@ fn characters(model: &Model, unk: u32, tied: Vec<u32>) -> CharactersKind {
 
 fn unigram(model: &Model, unk: u32) -> UnigramKind {
     let normal = || model.pieces.iter().filter(|piece| piece.kind == NORMAL).map(|piece| piece.score);
-    // SentencePiece starts from the least positive number, not from the least.
-    let most = normal().fold(f32::MIN_POSITIVE, f32::max);
     let score = |piece: &Piece| match piece.kind {
-        // Longer is better, and better than any other piece.
-        USER_DEFINED => f64::from(piece.text.len() as f32 * most) - 0.1,
+        // Longer is better, and better than any other piece. The law of SentencePiece 0.2.3; older ones took
+        // the length times the best score, which is negative, and could prefer the parts.
+        USER_DEFINED => f64::from((0.1 * (piece.text.len() as f64 - 1.0)) as f32),
         _ => f64::from(piece.score),
     };
     let reserved = |piece: &Piece| matches!(piece.kind, CONTROL | UNKNOWN | UNUSED | BYTE);
@@ -262,7 +254,7 @@ fn unigram(model: &Model, unk: u32) -> UnigramKind {
 
 /// The pairs that merge, and the runs that form after all of them.
 struct Order {
-    /// The canonical pair of every piece that merging reaches, best score first.
+    /// Pairs that make pieces, best score first.
     merges: Vec<(u32, u32)>,
     /// Runs of marks of one score, the lowest: the leftmost pair goes first, whatever it makes.
     tied: Vec<u32>,
@@ -277,12 +269,11 @@ impl Order {
         if let Some(piece) = pieces.iter().find(|piece| piece.kind == UNUSED) {
             return Err(refuse(format!("unused piece {:?}", piece.text)));
         }
-        let mut builder = Canonical::default();
+        let mut ids: FxHashMap<&str, u32> = FxHashMap::default();
         let mut order = Vec::new();
         for (id, piece) in (0u32..).zip(pieces).filter(|(_, piece)| piece.kind == NORMAL) {
-            if piece.text.chars().nth(1).is_none() {
-                builder.character(&piece.text, id);
-            } else {
+            ids.insert(&piece.text, id);
+            if piece.text.chars().nth(1).is_some() {
                 order.push(id);
             }
         }
@@ -296,32 +287,45 @@ impl Order {
         if order.len() - at > 1 && order[at..].iter().all(|&id| run(id)) {
             tied = order.split_off(at);
         }
-        let learnt = builder.learn(order.iter().map(|&id| (&*pieces[id as usize].text, id)))?;
-        if let Some(pair) =
-            learnt.windows(2).find(|pair| score(pair[0].2).total_cmp(&score(pair[1].2)).is_eq())
-        {
-            let name = |nth: usize| &pieces[pair[nth].2 as usize].text;
-            return Err(refuse(format!("pieces of one score: {:?} and {:?}", name(0), name(1))));
+        // Any two neighbours that are a piece together may merge, so all ways to halve a piece are pairs.
+        let mut merges = Vec::with_capacity(order.len() * 3);
+        let mut before = None;
+        for &id in &order {
+            let text = &*pieces[id as usize].text;
+            let first = merges.len();
+            merges.extend(text.char_indices().skip(1).filter_map(|(at, _)| {
+                let (left, right) = text.split_at(at);
+                Some((*ids.get(left)?, *ids.get(right)?))
+            }));
+            if merges.len() == first {
+                continue; // no merge makes it
+            }
+            if let Some(tie) =
+                before.replace(id).filter(|&before| score(before).total_cmp(&score(id)).is_eq())
+            {
+                return Err(refuse(format!(
+                    "pieces of one score: {:?} and {text:?}",
+                    pieces[tie as usize].text
+                )));
+            }
         }
         let double = String::from_iter([MARK, MARK]);
         let after_runs = |&&id: &&u32| pieces[id as usize].text.contains(&double);
         if let (false, Some(&id)) = (tied.is_empty(), order.iter().find(after_runs)) {
             return Err(refuse(format!("piece {:?} beside runs of one score", pieces[id as usize].text)));
         }
-        Ok(Self { merges: learnt.into_iter().map(|(left, right, _)| (left, right)).collect(), tied })
+        Ok(Self { merges, tied })
     }
 }
 
-/// Marks become spaces, byte pieces bytes; the space that was put before the text goes again.
-pub(super) fn decoder(strips: bool) -> Decoder {
-    let pattern = Replaced::String("\u{2581}".to_owned());
-    let mut decoders = vec![
-        Decoder::Replace { pattern, content: " ".to_owned() },
-        Decoder::ByteFallback {},
-        Decoder::Fuse {},
-    ];
-    if strips {
-        decoders.push(Decoder::Strip { content: ' ', start: 1, stop: 0 });
+fn decoder(model: &Model, unk: u32) -> Decoder {
+    Decoder::SentencePiece {
+        unknown: model.pieces[unk as usize].text.clone(),
+        surface: model.surface.clone(),
+        spaces: match &model.normalizer {
+            normalizer if normalizer.remove_extra_whitespaces => Leading::EachFirst,
+            normalizer if normalizer.add_dummy_prefix => Leading::First,
+            _ => Leading::Kept,
+        },
     }
-    Decoder::Sequence { decoders }
 }

@@ -4,11 +4,9 @@ use serde_json::Value;
 
 use super::tokenizer_json::{flag, unsupported, DeserializeAt};
 use crate::error::{Error, VocabularyError};
+use crate::text::category::PUNCTUATION;
 use crate::text::pattern::onig_rule;
 use crate::text::pretokenizer::{Behavior, Scheme, Step};
-
-/// ASCII punctuation and everything that Unicode calls so.
-const PUNCTUATION: &str = r"[!-/:-@\[-`{-~\p{P}]";
 
 /// Appends the steps of a pre-tokenizer.
 pub fn read_steps(component: &Value, path: &str, steps: &mut Vec<Step>) -> Result<(), Error> {

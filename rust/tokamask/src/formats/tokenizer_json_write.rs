@@ -9,6 +9,7 @@ use crate::error::VocabularyError;
 use crate::models::Kind;
 use crate::text::alphabet::spell;
 use crate::text::charsmap::SentencePiece;
+use crate::text::decoder::{Decoder, Leading};
 use crate::text::normalizer::{Normalizer, Replaced};
 use crate::text::pretokenizer::{Scheme, Step};
 
@@ -42,6 +43,7 @@ pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
         }
     };
     let decoder = || match &settings.decoder {
+        Some(Decoder::SentencePiece { spaces, .. }) => json!(marked_spaces(*spaces)),
         Some(decoder) => json!(decoder),
         None if bytes_model => byte_level(),
         None => Value::Null,
@@ -144,6 +146,21 @@ fn model(definition: &Definition, spelled: &[Option<String>]) -> Result<Value, V
 /// Only the model's own tokens, by spelling.
 fn model_vocab(spelled: &[Option<String>]) -> Map<String, Value> {
     spelled.iter().enumerate().filter_map(|(id, token)| Some((token.clone()?, id.into()))).collect()
+}
+
+/// Marks become spaces, byte pieces bytes; the space that was put before the text goes again. The
+/// unknown piece keeps its name: nothing in that file could write SentencePiece's sign for it.
+fn marked_spaces(spaces: Leading) -> Decoder {
+    let pattern = Replaced::String("\u{2581}".to_owned());
+    let mut decoders = vec![
+        Decoder::Replace { pattern, content: " ".to_owned() },
+        Decoder::ByteFallback {},
+        Decoder::Fuse {},
+    ];
+    if spaces != Leading::Kept {
+        decoders.push(Decoder::Strip { content: ' ', start: 1, stop: 0 });
+    }
+    Decoder::Sequence { decoders }
 }
 
 /// The normalizer of a SentencePiece model in the words of tokenizer.json, if it has any.

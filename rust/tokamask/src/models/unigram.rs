@@ -5,6 +5,8 @@ use crate::error::{UnknownTokenError, VocabularyError};
 
 /// How much worse than the worst token an unknown character is.
 const PENALTY: f64 = 10.0;
+/// Sums of single precision beyond this start again at zero, as SentencePiece's do.
+const FAR: f64 = 100_000.0;
 const NONE: u32 = u32::MAX;
 
 /// The tables.
@@ -124,12 +126,22 @@ impl Unigram {
     fn forward(&self, piece: &str) -> Result<Vec<Step>, UnknownTokenError> {
         let text = piece.as_bytes();
         let mut best = vec![Step { score: 0.0, start: NONE, id: 0 }; text.len() + 1];
+        let mut frontier = 0;
         for (start, c) in piece.char_indices() {
+            if self.single && best[start].score.abs() > FAR {
+                let far = best[start].score as f32;
+                for step in &mut best[start..=frontier] {
+                    if step.start != NONE {
+                        step.score = f64::from(step.score as f32 - far);
+                    }
+                }
+            }
             let here = best[start].score;
             let width = c.len_utf8();
             let mut whole_character = false;
             let mut offer = |end: usize, id: u32, score: f64| {
                 let sum = if self.single { f64::from(score as f32 + here as f32) } else { score + here };
+                frontier = frontier.max(end);
                 let step = &mut best[end];
                 if step.start == NONE || sum > step.score {
                     *step = Step { score: sum, start: start as u32, id };

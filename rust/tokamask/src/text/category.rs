@@ -33,13 +33,14 @@ impl Category {
 /// Combining marks.
 pub fn mark() -> &'static Category {
     static SET: OnceLock<Category> = OnceLock::new();
-    SET.get_or_init(|| Category::new(r"[\p{M}&&\p{Age=9.0}]"))
+    SET.get_or_init(|| Category::new(r"[[\p{M}&&\p{Age=9.0}]\x{1CF2}\x{1CF3}--\x{111C9}]"))
 }
 
 /// Marks without a width of their own.
 pub fn nonspacing() -> &'static Category {
     static SET: OnceLock<Category> = OnceLock::new();
-    SET.get_or_init(|| Category::new(r"[\p{Mn}&&\p{Age=8.0}]"))
+    let class = r"[[\p{Mn}&&\p{Age=8.0}]\x{1734}\x{1171E}--\x{1885}\x{1886}\x{A9BD}\x{111C9}]";
+    SET.get_or_init(|| Category::new(class))
 }
 
 /// Control, format and private characters.
@@ -47,3 +48,12 @@ pub fn other() -> &'static Category {
     static SET: OnceLock<Category> = OnceLock::new();
     SET.get_or_init(|| Category::new(r"[[\p{Cc}\p{Cf}\p{Co}]&&\p{Age=8.0}]"))
 }
+
+/// Characters that the normal forms do not know.
+pub fn later() -> &'static Category {
+    static SET: OnceLock<Category> = OnceLock::new();
+    SET.get_or_init(|| Category::new(r"[^\p{Age=9.0}]"))
+}
+
+/// ASCII punctuation and what Unicode calls so, as the pattern of a rule.
+pub const PUNCTUATION: &str = r"[!-/:-@\[-`{-~[\p{P}&&\p{Age=8.0}]\x{166D}\x{111C9}]";

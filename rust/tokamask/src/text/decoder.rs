@@ -8,6 +8,9 @@ use super::pattern::Pattern;
 use super::pretokenizer::Scheme;
 use crate::error::UnsupportedComponentError;
 
+/// What stands for a space in SentencePiece models.
+const MARK: char = '\u{2581}';
+
 /// One step from spellings to text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
@@ -72,6 +75,28 @@ pub enum Decoder {
         /// The steps.
         decoders: Vec<Decoder>,
     },
+    /// All that a SentencePiece model does; it has no name in tokenizer.json.
+    SentencePiece {
+        /// The unknown piece.
+        unknown: String,
+        /// What stands for it in a text.
+        surface: String,
+        /// What becomes of the spaces that the text begins with.
+        #[serde(default)]
+        spaces: Leading,
+    },
+}
+
+/// Spaces at the start of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leading {
+    /// They stay.
+    #[default]
+    Kept,
+    /// The first goes, if the first piece that has a text begins with it.
+    First,
+    /// Each piece loses one until there is text.
+    EachFirst,
 }
 
 fn always() -> Scheme {
@@ -170,6 +195,9 @@ impl Decoder {
                 }
                 tokens
             }
+            Self::SentencePiece { unknown, surface, spaces } => {
+                vec![sentencepiece(&tokens, unknown, surface, *spaces)]
+            }
             Self::Replace { pattern: Replaced::String(old), content } => {
                 for token in &mut tokens {
                     *token = token.replace(&**old, content);
@@ -226,6 +254,38 @@ fn bytes_of_runs(tokens: Vec<String>) -> Vec<String> {
     }
     flush(&mut run, &mut out);
     out
+}
+
+/// The text of pieces as SentencePiece writes it.
+fn sentencepiece(pieces: &[String], unknown: &str, surface: &str, spaces: Leading) -> String {
+    let (mut out, mut run) = (String::new(), Vec::new());
+    let mut at_start = spaces != Leading::Kept;
+    for piece in pieces {
+        if let Some(byte) = byte_of(piece) {
+            run.push(byte);
+            continue;
+        }
+        push_bytes(&mut run, &mut out);
+        at_start &= out.is_empty();
+        if piece == unknown {
+            out.push_str(surface);
+            continue;
+        }
+        let rest = piece.strip_prefix(MARK).filter(|_| at_start);
+        at_start &= rest.is_none() || spaces == Leading::EachFirst;
+        out.push_str(&rest.unwrap_or(piece).replace(MARK, " "));
+    }
+    push_bytes(&mut run, &mut out);
+    out
+}
+
+/// What is UTF-8 becomes text, each other byte U+FFFD.
+fn push_bytes(run: &mut Vec<u8>, out: &mut String) {
+    for chunk in run.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    run.clear();
 }
 
 fn strip(token: &str, content: char, start: usize, stop: usize) -> String {

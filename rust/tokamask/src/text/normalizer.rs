@@ -212,7 +212,7 @@ impl Ready {
             if known {
                 Cow::Borrowed(text)
             } else {
-                Cow::Owned(all(text))
+                Cow::Owned(known_parts(text, all))
             }
         };
         // ASCII is in every normal form, and the check takes no tables.
@@ -242,6 +242,22 @@ impl Ready {
             Self::SentencePiece(piece, map) => piece.apply(map, text),
         }
     }
+}
+
+/// A normal form by the Unicode of the library that owns the file: to it, later characters neither compose nor move.
+fn known_parts(text: &str, form: impl Fn(&str) -> String) -> String {
+    let later = category::later();
+    if !text.chars().any(|c| later.holds(c)) {
+        return form(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for part in text.split_inclusive(|c| later.holds(c)) {
+        let last = part.char_indices().next_back().filter(|&(_, c)| later.holds(c));
+        let (known, rest) = part.split_at(last.map_or(part.len(), |(at, _)| at));
+        out.push_str(&form(known));
+        out.push_str(rest);
+    }
+    out
 }
 
 /// Not `str::to_lowercase`, which looks at the neighbours of a sigma.
@@ -308,7 +324,7 @@ fn bert(text: &str, clean: bool, ideographs: bool, accents: bool, lower: bool) -
         }
     }
     if accents && !out.is_ascii() {
-        out = out.nfd().filter(|&c| !category::nonspacing().holds(c)).collect();
+        out = known_parts(&out, |part| part.nfd().filter(|&c| !category::nonspacing().holds(c)).collect());
     }
     if lower {
         out = lowercase(&out).into_owned();

@@ -9,7 +9,7 @@ use crate::error::{Error, LimitError};
 use crate::formats::Definition;
 use crate::models::{Kind, Model, Spellings};
 use crate::text::alphabet::ByteOfChar;
-use crate::text::decoder::{byte_of, Decoder};
+use crate::text::decoder::{byte_of, Decoder, Leading};
 use crate::text::normalizer::{Normalization, Normalizer, Replaced};
 use crate::text::pieces::Pieces;
 use crate::text::pretokenizer::Step;
@@ -172,6 +172,8 @@ pub(super) enum Way {
     Bytes,
     /// The same, but the text loses so many spaces at its start; where it is not UTF-8, literally.
     Stripped(usize),
+    /// The same by SentencePiece's rules, which have a sign of its own for this id.
+    Marked(Leading, Option<u32>),
     /// By the decoder.
     Literal,
 }
@@ -193,6 +195,10 @@ impl Way {
                 if content == " " =>
             {
                 Self::Stripped(*start)
+            }
+            [Decoder::SentencePiece { unknown, spaces, .. }] => {
+                let is_unknown = |token: &Option<Vec<u8>>| token.as_deref() == Some(unknown.as_bytes());
+                Self::Marked(*spaces, definition.tokens.iter().position(is_unknown).map(|id| id as u32))
             }
             _ => Self::Literal,
         }
@@ -242,6 +248,15 @@ pub(super) fn printer(definition: &Definition) -> impl Fn(&[u8]) -> Vec<u8> {
             match step {
                 Decoder::Replace { pattern: Replaced::String(old), content } if text.contains(&**old) => {
                     text = Cow::Owned(text.replace(&**old, content));
+                }
+                Decoder::SentencePiece { unknown, surface, .. } => {
+                    if let Some(byte) = byte_of(&text) {
+                        return vec![byte];
+                    }
+                    if *text == **unknown {
+                        return surface.as_bytes().to_vec();
+                    }
+                    text = Cow::Owned(text.replace('\u{2581}', " "));
                 }
                 Decoder::Metaspace { replacement, .. } if text.contains(*replacement) => {
                     text = Cow::Owned(text.replace(*replacement, " "));
