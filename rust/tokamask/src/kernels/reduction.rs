@@ -1,12 +1,12 @@
 //! Fewer visual tokens: greedy selection and merging by bipartite matching (`python/tokamask/reference/reduction.py`).
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use super::array::View;
 use super::attention::mismatch;
 use super::attention::tile::{dots, TILE};
 use super::blocks::widen_all;
-use super::floats::{key_value, order_key, Float};
+use super::floats::Float;
+use super::lanes::{dispatch, Lanes};
+use super::nearest::{loneliest, most_similar};
 use super::press::square_and_dot;
 use super::selection::rank;
 use super::threads;
@@ -15,6 +15,8 @@ use crate::error::ShapeError;
 
 /// Rows whose cosines are computed together: keys are then read once for all of them.
 const BATCH: usize = 8;
+/// Merged rows that a thread computes at a time.
+const MEANS: usize = 16;
 /// Rows computed ahead of their use at most.
 const AHEAD: usize = 256;
 
@@ -67,54 +69,6 @@ fn cosines(
             out[row * stride + part * TILE..][..offsets.len()].copy_from_slice(&dots[..offsets.len()]);
         }
     }
-}
-
-/// The row farthest from its nearest neighbour, lowest among equals.
-///
-/// All pairs would be the dearest part of a selection. A row is out of the race once a neighbour is nearer than the nearest
-/// neighbour of some other row is to that, and most rows learn it early; what is left is exact.
-fn loneliest(unit: &[f32], n: usize, dim: usize) -> usize {
-    const ROWS: usize = 4;
-    let offsets: Vec<usize> = (0..n).map(|i| i * dim).collect();
-    // The least of the greatest cosines so far, as bits that order as the float does.
-    let least = AtomicU32::new(order_key(f32::INFINITY));
-    let mut nearest = vec![f32::INFINITY; n];
-    threads::each_chunk(n * n * dim, &mut nearest, ROWS, Vec::new, |tile, part, nearest| {
-        let first = part * ROWS;
-        let rows = nearest.len();
-        let block = &unit[first * dim..(first + rows) * dim];
-        let tiles = n.div_ceil(TILE);
-        let mut best = [f32::NEG_INFINITY; ROWS];
-        tile.resize(rows * TILE, 0.0);
-        // From the rows' own place on: neighbours in a picture are alike.
-        for step in 0..tiles {
-            let from = (first / TILE + step) % tiles * TILE;
-            let keys = &offsets[from..(from + TILE).min(n)];
-            dots(block, &key_rows(unit, keys, 0), 1, rows, dim, tile);
-            for (row, (best, dots)) in best.iter_mut().zip(tile.chunks_exact(TILE)).enumerate() {
-                for (j, cosine) in dots[..keys.len()].iter().enumerate() {
-                    if from + j != first + row {
-                        *best = best.max(*cosine);
-                    }
-                }
-            }
-            let bar = key_value(least.load(Relaxed));
-            if best[..rows].iter().all(|cosine| *cosine > bar) {
-                return; // the rows keep +inf
-            }
-        }
-        nearest.copy_from_slice(&best[..rows]);
-        for cosine in &best[..rows] {
-            least.fetch_min(order_key(*cosine), Relaxed);
-        }
-    });
-    let mut lonely = 0;
-    for (i, cosine) in nearest.iter().enumerate() {
-        if *cosine < nearest[lonely] {
-            lonely = i;
-        }
-    }
-    lonely
 }
 
 /// Cosines of some rows with all, computed for several rows at once: those that come next if nothing changes, and usually little
@@ -259,7 +213,10 @@ pub enum Many {
 fn match_rows(unit: &[f32], n: usize, sources: &[usize], targets: &[usize], many: Many) -> Into {
     let dim = unit.len() / n.max(1);
     let mut into: Into = (0..n as u32).collect();
-    let best = best_targets(unit, dim, sources, targets);
+    if targets.is_empty() {
+        return into;
+    }
+    let best = most_similar(unit, dim, sources, targets);
     let mut order: Vec<(u64, usize)> = best.iter().enumerate().map(|(i, (c, _))| (rank(*c, i), i)).collect();
     order.sort_unstable_by(|a, b| b.cmp(a));
     for (place, (_, i)) in order.into_iter().enumerate() {
@@ -272,34 +229,6 @@ fn match_rows(unit: &[f32], n: usize, sources: &[usize], targets: &[usize], many
         }
     }
     into
-}
-
-/// Of each source its most similar target and their cosine; none if there are no targets.
-fn best_targets(unit: &[f32], dim: usize, sources: &[usize], targets: &[usize]) -> Vec<(f32, usize)> {
-    if targets.is_empty() {
-        return Vec::new();
-    }
-    let offsets: Vec<usize> = targets.iter().map(|t| t * dim).collect();
-    let mut best = vec![(0.0, 0usize); sources.len()];
-    let scratch = || (Vec::new(), Vec::new(), Vec::new());
-    let work = sources.len() * targets.len() * dim;
-    threads::each_chunk(work, &mut best, TILE, scratch, |(block, tile, row), part, best| {
-        block.clear();
-        for source in &sources[part * TILE..][..best.len()] {
-            block.extend_from_slice(&unit[source * dim..][..dim]);
-        }
-        row.resize(best.len() * targets.len(), 0.0);
-        cosines(block, unit, &offsets, dim, targets.len(), tile, row);
-        for (best, row) in best.iter_mut().zip(row.chunks_exact(targets.len())) {
-            *best = (row[0], 0);
-            for (j, cosine) in row.iter().enumerate() {
-                if *cosine > best.0 {
-                    *best = (*cosine, j);
-                }
-            }
-        }
-    });
-    best
 }
 
 /// ToMe: rows at even distance from `protect` propose to those at odd distance; earlier rows take no part. With a threshold in
@@ -316,7 +245,10 @@ pub fn tome_edges<T: Float>(metric: View<T, 2>, protect: usize) -> Vec<f32> {
     let [n, dim] = metric.shape;
     let sources: Vec<usize> = (protect..n).step_by(2).collect();
     let targets: Vec<usize> = (protect + 1..n).step_by(2).collect();
-    best_targets(&normalised(metric), dim, &sources, &targets).into_iter().map(|(c, _)| c).collect()
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    most_similar(&normalised(metric), dim, &sources, &targets).into_iter().map(|(c, _)| c).collect()
 }
 
 /// PiToMe: the `2 r` rows of greatest energy, dealt alternately to sources and targets.
@@ -377,19 +309,47 @@ pub fn merge<T: Float>(x: View<T, 2>, size: &[f32], into: &Into) -> Result<Merge
     for i in 0..n {
         rows[i] = rows[into[i] as usize];
     }
-    let mut sums = vec![0.0f32; stay as usize * dim];
     let mut sizes = vec![0.0f32; stay as usize];
-    for i in 0..n {
-        let row = rows[i] as usize;
-        sizes[row] += size[i];
-        for (sum, v) in sums[row * dim..][..dim].iter_mut().zip(x.row([i, 0])) {
-            *sum += v.widen() * size[i];
-        }
+    for (row, size) in rows.iter().zip(size) {
+        sizes[*row as usize] += size;
     }
-    for (row, size) in sums.chunks_mut(dim.max(1)).zip(&sizes) {
-        for v in row {
-            *v /= size;
-        }
+    // What goes into each row, in order, so that rows are summed by any thread with the same result.
+    let mut order: Vec<u32> = (0..n as u32).collect();
+    order.sort_by_key(|i| rows[*i as usize]);
+    let mut means = vec![0.0f32; stay as usize * dim];
+    threads::each_chunk(
+        2 * n * dim * size_of::<T>(),
+        &mut means,
+        MEANS * dim.max(1),
+        || (),
+        |(), part, means| {
+            let first = (part * MEANS) as i32;
+            let mut left = order[order.partition_point(|i| rows[*i as usize] < first)..].iter().peekable();
+            for (i, mean) in means.chunks_exact_mut(dim).enumerate() {
+                let row = first + i as i32;
+                while let Some(from) = left.next_if(|i| rows[**i as usize] == row) {
+                    add_scaled(mean, size[*from as usize], x.row([*from as usize, 0]));
+                }
+                divide(mean, sizes[row as usize]);
+            }
+        },
+    );
+    Ok(Merged { x: means, sizes, rows })
+}
+
+fn add_scaled<T: Float>(to: &mut [f32], factor: f32, from: &[T]) {
+    dispatch!(add_scaled_kernel::<T>(to: &mut [f32], factor: f32, from: &[T]) where [T: Float]);
+}
+
+#[inline(always)]
+unsafe fn add_scaled_kernel<L: Lanes, T: Float>(to: &mut [f32], factor: f32, from: &[T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from.widen() * factor;
     }
-    Ok(Merged { x: sums, sizes, rows })
+}
+
+fn divide(row: &mut [f32], by: f32) {
+    for x in row {
+        *x /= by;
+    }
 }
