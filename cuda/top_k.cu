@@ -2,6 +2,8 @@
 //
 // scores  [rows, stride] ELEMENT   only the first lengths[row] of a row are looked at
 // lengths [rows] int32 or null     null: `count` for every row; clamped to [0, count]
+// page_table [rows, max_pages] int32, table_stride elements apart (0: one for all), or null: then position i becomes the place in the cache
+//         page_table[i / page_size] * page_size + i % page_size
 // out     [rows, k] int32
 // Order: NaN below -inf, -0.0 equal to 0.0, ties to the lowest index. grid (rows), block 512.
 #include "tokamask/element.cuh"
@@ -26,21 +28,24 @@ template <class Item> __device__ __forceinline__ void visit_scores(const ELEMENT
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(512, 2)
-top_k(const ELEMENT* scores, const int32_t* lengths, int32_t* out, int64_t stride, int32_t count, int32_t k) {
+top_k(const ELEMENT* scores, const int32_t* lengths, const int32_t* page_table, int32_t* out, int64_t stride, int64_t table_stride,
+      int32_t page_size, int32_t count, int32_t k) {
     __shared__ RadixShared<kThreads, int> shared;
     const int64_t row = blockIdx.x;
     const ELEMENT* mine = scores + row * stride;
     int32_t* to = out + row * k;
     const int length = lengths ? max(0, min(lengths[row], count)) : count, found = min(k, length);
 
+    const int32_t* pages = page_table ? page_table + row * table_stride : nullptr;
+    const auto place = [=](int i) { return pages ? pages[i / page_size] * page_size + i % page_size : i; };
     for (int i = found + int(threadIdx.x); i < k; i += kThreads) to[i] = -1;
     if (found == 0) return;
     if (found == length) {  // all are kept
-        for (int i = threadIdx.x; i < length; i += kThreads) to[i] = i;
+        for (int i = threadIdx.x; i < length; i += kThreads) to[i] = place(i);
         return;
     }
     const auto visit = [mine, length](auto weigh) { visit_scores(mine, length, [&](uint32_t key) { weigh(key, 1); }); };
     const RadixThreshold<int> threshold = radix_threshold<kThreads, int>(visit, found, shared);
     const auto key_at = [mine](int i) { return ordered_key(to_float(mine[i])); };
-    radix_emit<kThreads>(key_at, length, threshold, shared.scratch, [to](int rank, int i) { to[rank] = i; });
+    radix_emit<kThreads>(key_at, length, threshold, shared.scratch, [=](int rank, int i) { to[rank] = place(i); });
 }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cuda_engines import cast, engine  # noqa: F401
 
+from tokamask.errors import ShapeError
 from tokamask.reference.selection import top_k
 
 
@@ -61,3 +62,20 @@ def test_ragged_lengths(engine):  # noqa: F811
 def test_negative_length_is_empty(engine):  # noqa: F811
     scores = cast(np.ones((1, 8)), "f32")
     assert (engine.call("selection", "top_k", scores, 2, lengths=np.array([-3], np.int32)) == -1).all()
+
+
+@pytest.mark.sanitized
+def test_places_in_a_paged_cache(engine):  # noqa: F811
+    rng = np.random.default_rng(7)
+    scores = cast(rng.standard_normal((3, 90)), "f32")
+    lengths = np.array([90, 8, 0], np.int32)
+    positions = top_k(scores, 12, lengths)
+    table = rng.permutation(18).reshape(3, 6).astype(np.int32)
+    for pages in (table, table[:1]):
+        got = engine.call("selection", "top_k", scores, 12, lengths=lengths, page_table=pages, page_size=16)
+        for row, found in enumerate(positions):
+            own = pages[row if len(pages) > 1 else 0]
+            assert got[row].tolist() == [-1 if i < 0 else own[i // 16] * 16 + i % 16 for i in found]
+    for wrong in (table[:2], table[:, :5].copy()):
+        with pytest.raises(ShapeError, match="page_table"):
+            engine.call("selection", "top_k", scores, 12, page_table=wrong, page_size=16)

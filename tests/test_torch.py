@@ -115,6 +115,25 @@ class TestOperators:
             "token_select": [(q, k, table, lengths, 4, 2, 3)],
             "decode": [(q, k, v, table, lengths), (q, k, v, table, lengths, 0.3, torch.zeros(4))],
             "sparse_decode": [(q, k, v, table, selected, lengths)],
+            "tree_decode": [
+                (
+                    *(q[:, None].repeat(1, 2, 1, 1), k, v, table),
+                    torch.tensor([[[1], [3]]] * 2).to(torch.uint64),
+                    *(torch.randn(2, 2, 2, 32).bfloat16() for _ in "kv"),
+                    lengths,
+                )
+            ],
+            "append_kv_": [
+                (k[:2, 0].clone(), v[:2, 0].clone(), k.clone(), v.clone(), table, lengths),
+                (
+                    *(k[:3, 0].clone(), v[:3, 0].clone(), k.clone(), v.clone(), table, lengths),
+                    *(
+                        torch.tensor([0, 3, 3], dtype=torch.int32),
+                        torch.zeros(6, 2, 32),
+                        torch.zeros(6, 2, 32),
+                    ),
+                ),
+            ],
             "merge_states": [(torch.randn(3, 2, 4, 8), torch.randn(3, 2, 4))],
         }
         assert set(cases) == set(integration.OPERATORS)
@@ -147,6 +166,43 @@ class TestOperators:
         assert "tokamask.top_k" in graph.code
         x = torch.randn(2, 50)
         assert torch.equal(graph(x), tm.selection.top_k(x, 4) + 1)
+
+    def test_a_program_on_cuda_tensors_is_traced_without_a_card(self):
+        """Fakes know shape, type and device of every result, which is all that tracing asks of them."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        import tokamask.integrations.torch  # noqa: F401
+
+        def step(q, k, v, table, lengths, logits, mask):
+            selected = torch.ops.tokamask.token_select(q, k, table, lengths, 64, 4, 16)
+            o, lse = torch.ops.tokamask.sparse_decode(q, k, v, table, selected, lengths)
+            torch.ops.tokamask.apply_bitmask_(logits, mask)
+            tokens, _ = torch.ops.tokamask.sample(logits, None, 7)
+            return o * 2, lse, tokens
+
+        with FakeTensorMode():
+            integers = {"dtype": torch.int32, "device": "cuda"}
+            half = {"dtype": torch.bfloat16, "device": "cuda"}
+            cache = [torch.empty(40, 16, 8, 128, **half) for _ in "kv"]
+            arrays = (torch.empty(2, 32, 128, **half), *cache, torch.empty(2, 20, **integers))
+            rest = (
+                torch.empty(2, **integers),
+                torch.empty(2, 999, device="cuda"),
+                torch.empty(2, 32, **integers),
+            )
+            o, lse, tokens = step(*arrays, *rest)
+            assert (o.shape, o.dtype, o.device.type) == ((2, 32, 128), torch.bfloat16, "cuda")
+            assert (lse.shape, lse.dtype, lse.device.type) == ((2, 32), torch.float32, "cuda")
+            assert (tokens.shape, tokens.dtype, tokens.device.type) == ((2,), torch.int32, "cuda")
+
+    def test_torch_compile_keeps_the_operators(self, cases):
+        q, k, v, table, lengths = cases["decode"][0]
+
+        def step(q, k, v, table, lengths):
+            return torch.ops.tokamask.decode(q * 2, k, v, table, lengths)[0] + 1
+
+        compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(q, k, v, table, lengths), step(q, k, v, table, lengths))
 
 
 class TestKvpress:

@@ -31,6 +31,7 @@ from tokamask.reduction import (
     tome_merge,
 )
 from tokamask.reference import fasa
+from tokamask.reference.selection import cache_places
 from tokamask.shapes import (
     FLOATS,
     Shapes,
@@ -77,7 +78,9 @@ __all__ = [
 ]
 
 
-def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
+def top_k(
+    scores: Any, k: int, *, lengths: Any = None, page_table: Any = None, page_size: int = 1, out: Any = None
+) -> Any:
     """Indices of the ``k`` greatest scores of each row, exact and ascending.
 
     NaN ranks below -inf, -0.0 equals 0.0, and ties at the cut are kept by lowest index, so the result is the same on every
@@ -91,13 +94,17 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
         How many, 0 or more; may exceed ``n``.
     lengths : int32 [rows], optional
         Only ``scores[row, :lengths[row]]`` counts; clipped to [0, n].
+    page_table : int32 [rows or 1, max_pages], optional
+        With it, places in a paged cache instead of positions: ``page_table[i // page_size] * page_size + i % page_size``.
+    page_size : int
+        Of the page table.
     out : int32 [rows, k], optional
         Where to put the result.
 
     Returns
     -------
     int32 [rows, k]
-        Ascending; rows with fewer than ``k`` scores end in -1.
+        Ascending by position; rows with fewer than ``k`` scores end in -1.
 
     Examples
     --------
@@ -107,14 +114,30 @@ def top_k(scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
 
     """
     if is_cuda(scores):
-        return cuda_function("selection", "top_k", scores)(scores, k, lengths=lengths, out=out)
+        options = {"lengths": lengths, "page_table": page_table, "page_size": page_size, "out": out}
+        return cuda_function("selection", "top_k", scores)(scores, k, **options)
     shapes = Shapes()
     shapes.check("scores", scores, FLOATS, "rows", "n")
+    if page_table is not None:
+        _check_table(shapes, page_table, natural("page_size", page_size, 1))
     if lengths is not None:
         shapes.check("lengths", lengths, ("int32",), "rows")
     selected = output("out", out, scores, (shapes["rows"], natural("k", k)), "int32")
-    _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), as_numpy(selected))
+    found = as_numpy(selected)
+    _core.top_k(as_numpy(scores), k, None if lengths is None else as_numpy(lengths), found)
+    if page_table is not None:
+        found[...] = cache_places(found, as_numpy(page_table), page_size)
     return selected
+
+
+def _check_table(shapes: Shapes, page_table: Any, page_size: int) -> None:
+    """A page table with room for every score of each row, or one for all."""
+    shapes.check("page_table", page_table, ("int32",), "tables", "max_pages")
+    fits = shapes["max_pages"] * page_size >= shapes["n"]
+    if shapes["tables"] not in (1, shapes["rows"]) or not fits:
+        raise refuse(
+            "page_table", f"{shapes['rows']} or 1 rows of pages for {shapes['n']} scores", page_table
+        )
 
 
 def _check_keys(shapes: Shapes, q: Any, k_cache: Any, page_table: Any, seq_lens: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokamask.errors import KernelError
 
-ACCESS = re.compile(r"\b(LDG|LDGSTS|STG|LDL|STL)((?:\.\w+)*)")
+ACCESS = re.compile(r"\b(LDGSTS|LDG|STG|LDL|STL)((?:\.\w+)*)")
 
 
 @functools.cache

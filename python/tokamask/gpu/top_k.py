@@ -12,7 +12,16 @@ from tokamask.gpu.cache import result
 from tokamask.gpu.device import Device
 
 
-def top_k(device: Device, scores: Any, k: int, *, lengths: Any = None, out: Any = None) -> Any:
+def top_k(
+    device: Device,
+    scores: Any,
+    k: int,
+    *,
+    lengths: Any = None,
+    page_table: Any = None,
+    page_size: int = 1,
+    out: Any = None,
+) -> Any:
     """Indices of the ``k`` greatest scores of each row, ascending, -1 padded.
 
     Parameters
@@ -25,6 +34,10 @@ def top_k(device: Device, scores: Any, k: int, *, lengths: Any = None, out: Any 
         At least 0.
     lengths : int32 [rows], optional
         Read on the device; clipped to [0, n].
+    page_table : int32 [rows or 1, max_pages], optional
+        With it, places in the cache instead of positions: ``page_table[i // page_size] * page_size + i % page_size``.
+    page_size : int
+        Of the table.
     out : int32 [rows, k], optional
         Where to write.
 
@@ -41,8 +54,23 @@ def top_k(device: Device, scores: Any, k: int, *, lengths: Any = None, out: Any 
             got=f"strides {s.strides}",
         )
     counts = None if lengths is None else expect(operand("lengths", lengths), "i32", [("rows", rows)])
+    table = None
+    if page_table is not None:
+        table = expect(operand("page_table", page_table), "i32", [("rows or 1", None), ("max_pages", None)])
+        if table.shape[0] not in (1, rows) or page_size < 1 or table.shape[1] * page_size < n:
+            expected = f"{rows} or 1 rows of pages for {n} scores"
+            raise ShapeError(
+                f"page_table: expected {expected}, got {list(table.shape)} pages of {page_size}",
+                name="page_table",
+                expected=expected,
+                got=f"{list(table.shape)} pages of {page_size}",
+            )
     out = result(device, out, (rows, k), "int32", "i32")
     if rows and k:
-        arguments = (s, counts, operand("out", out), np.int64(s.strides[0]), np.int32(n), np.int32(k))
+        table_stride = np.int64(table.shape[1] if table is not None and table.shape[0] > 1 else 0)
+        arguments = (
+            *(s, counts, table, operand("out", out), np.int64(s.strides[0]), table_stride),
+            *(np.int32(page_size), np.int32(n), np.int32(k)),
+        )
         device.launch("top_k", "top_k", {"ELEMENT": s.element}, (rows,), 512, arguments)
     return out

@@ -2,7 +2,7 @@
 
 One registration serves every device: an operator calls the public function of the same name, which goes by where its tensors live. Each
 has a fake kernel, so that ``torch.compile`` and ``torch.export`` see shapes and types without running it. Operators return new tensors,
-but for ``apply_bitmask_``, which changes its logits.
+but for ``apply_bitmask_``, which changes its logits, and ``append_kv_``, which changes the caches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from torch import Tensor
 
 import tokamask as tm
 
-OPERATORS = ("apply_bitmask_", "sample", "top_k", "token_select", "decode", "sparse_decode", "merge_states")
+OPERATORS = (
+    "apply_bitmask_",
+    "sample",
+    "top_k",
+    "token_select",
+    "append_kv_",
+    "decode",
+    "sparse_decode",
+    "tree_decode",
+    "merge_states",
+)
 """What is defined, under ``torch.ops.tokamask``."""
 
 _library = torch.library.Library("tokamask", "DEF")  # lives as long as this module: the operators go with it
@@ -100,6 +110,30 @@ _define(
 )
 
 
+def _append_kv(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    page_table: Tensor,
+    seq_lens: Tensor,
+    indptr: Tensor | None = None,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+) -> None:
+    bounds = None if low is None or high is None else (low, high)
+    options: dict[str, Any] = {"seq_lens": seq_lens, "indptr": indptr, "bounds": bounds}
+    tm.attention.append_kv(k, v, k_cache, v_cache, page_table, **options)
+
+
+_define(
+    "append_kv_(Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor page_table, Tensor seq_lens, "
+    "Tensor? indptr=None, Tensor(c!)? low=None, Tensor(d!)? high=None) -> ()",
+    _append_kv,
+    lambda *arrays, **more: None,
+)
+
+
 def _decode(
     q: Tensor,
     k_cache: Tensor,
@@ -147,6 +181,32 @@ _define(
     "float? scale=None, Tensor? sinks=None) -> (Tensor, Tensor)",
     _sparse_decode,
     _fake_decode,
+)
+
+
+def _tree_decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    page_table: Tensor,
+    tree_mask: Tensor,
+    k_tree: Tensor,
+    v_tree: Tensor,
+    seq_lens: Tensor,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    arrays = (q, k_cache, v_cache, page_table, tree_mask, k_tree, v_tree)
+    return tm.attention.tree_decode(*arrays, seq_lens=seq_lens, scale=scale, return_lse=True)  # type: ignore[no-any-return]
+
+
+_define(
+    "tree_decode(Tensor q, Tensor k_cache, Tensor v_cache, Tensor page_table, Tensor tree_mask, Tensor k_tree, Tensor v_tree, "
+    "Tensor seq_lens, float? scale=None) -> (Tensor, Tensor)",
+    _tree_decode,
+    lambda q, k_cache, v_cache, *rest, **more: (
+        q.new_empty((*q.shape[:3], v_cache.shape[3])),
+        q.new_empty(q.shape[:3], dtype=torch.float32),
+    ),
 )
 
 

@@ -50,3 +50,14 @@ def top_k(
         kept = np.sort(descending(scores[row, :length])[:k])
         selected[row, : len(kept)] = kept
     return selected
+
+
+def cache_places(
+    selected: npt.NDArray[np.int32], page_table: npt.NDArray[np.int32], page_size: int
+) -> npt.NDArray[np.int32]:
+    """Positions as places in a paged cache: ``page_table[row or 0, i // page_size] * page_size + i % page_size``; -1 stays."""
+    rows = np.arange(len(selected))[:, None] if len(page_table) > 1 else 0
+    if not page_table.size:
+        return selected
+    places = page_table[rows, selected // page_size] * page_size + selected % page_size
+    return np.where(selected < 0, -1, places).astype(np.int32)
