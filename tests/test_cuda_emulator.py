@@ -163,6 +163,7 @@ KERNEL_TESTS = {
     "prefill": "test_cuda_prefill.py",
     "prefill_mma": "test_cuda_prefill.py",
     "column_sums": "test_cuda_prefill.py",
+    "window_scores": "test_cuda_prefill.py",
 }
 
 

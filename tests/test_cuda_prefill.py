@@ -105,6 +105,20 @@ def test_attention_column_sums(engine, element, dim):  # noqa: F811
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sanitized
+@pytest.mark.parametrize(("window", "tokens"), [(3, 77)] if QUICK else [(3, 77), (1, 1), (5, 5), (2, 600)])
+def test_scores_of_a_window(engine, window, tokens):  # noqa: F811
+    q, k, _ = prompt(8, "f32", window, tokens)
+    definition = reference("press").window_scores
+    for kernel in (1, 5):
+        got = engine.call("selection", "snapkv_scores", q, k, kernel=kernel)
+        np.testing.assert_allclose(got, definition(q, k, kernel, False), rtol=1e-4, atol=1e-6)
+    got = engine.call("selection", "tova_scores", q[-1:], k)
+    np.testing.assert_allclose(got, definition(q[-1:], k, 1, True), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ShapeError, match="odd"):
+        engine.call("selection", "snapkv_scores", q, k, kernel=2)
+
+
 def test_shapes_are_refused_by_name(engine):  # noqa: F811
     q, k, v = prompt(7, "f32", 5, 4)
     lists, indices = np.array([0, 1], np.int32), np.array([0], np.int32)

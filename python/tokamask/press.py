@@ -174,6 +174,8 @@ def snapkv_scores(q: Any, k: Any, *, kernel: int = 5, scale: float | None = None
     [[1, 3]]
 
     """
+    if is_cuda(k):
+        return cuda_function("selection", "snapkv_scores", k)(q, k, kernel=kernel, scale=scale, out=out)
     return _window_scores("snapkv_scores", q, k, kernel, scale, False, out)
 
 
@@ -198,6 +200,8 @@ def tova_scores(q: Any, k: Any, *, scale: float | None = None, out: Any = None) 
     [[1, 3]]
 
     """
+    if is_cuda(k):
+        return cuda_function("selection", "tova_scores", k)(q, k, scale=scale, out=out)
     return _window_scores("tova_scores", q, k, 1, scale, True, out)
 
 

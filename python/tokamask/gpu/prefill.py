@@ -199,3 +199,39 @@ def attention_column_sums(
     arguments = (query, keys, maxima, sums, operand("out", out), *strides, *sizes)
     device.launch("column_sums", "column_sums", variant, (tiles, heads), 128, arguments)
     return out
+
+
+def snapkv_scores(
+    device: Device, q: Any, k: Any, *, kernel: int = 5, scale: float | None = None, out: Any = None
+) -> Any:
+    """As :func:`tokamask.selection.snapkv_scores`."""
+    return window_scores(device, q, k, kernel, scale, False, out)
+
+
+def tova_scores(device: Device, q: Any, k: Any, *, scale: float | None = None, out: Any = None) -> Any:
+    """As :func:`tokamask.selection.tova_scores`."""
+    return window_scores(device, q, k, 1, scale, True, out)
+
+
+def window_scores(
+    device: Device, q: Any, k: Any, kernel: int, scale: float | None, one_list: bool, out: Any
+) -> Any:
+    """Column sums, then their means over neighbours and heads."""
+    query, keys, group = check_prefill(q, k)
+    (window, num_q_heads, _), (tokens, num_kv_heads, _) = query.shape, keys.shape
+    if not 0 < window <= tokens or kernel < 1 or kernel % 2 == 0:
+        got = f"{window} queries of {tokens} tokens, kernel {kernel}"
+        raise ShapeError(
+            f"q: expected 1 to tokens={tokens} queries and an odd kernel, got {got}",
+            name="q",
+            expected=f"1 to {tokens} queries",
+            got=got,
+        )
+    sums = operand("sums", attention_column_sums(device, q, k, scale=scale))
+    out = result(device, out, (num_kv_heads, tokens), "float32", "f32")
+    heads = (num_q_heads, 0) if one_list else (group, group)
+    sizes = integers(tokens, window, *heads, kernel)
+    device.launch(
+        "window_scores", "window_scores", {}, (num_kv_heads,), 512, (sums, operand("out", out), *sizes)
+    )
+    return out
