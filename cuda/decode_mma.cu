@@ -7,7 +7,8 @@ namespace {
 using namespace tokamask;
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 3)
+// Three blocks to a multiprocessor, but two where that spills (sm_100 and sm_120).
+extern "C" __global__ void __launch_bounds__(128, GROUP == 8 && HEAD_DIM == 128 ? 2 : 3)
 decode_mma(const ELEMENT* q, const ELEMENT* keys, const ELEMENT* values, const int32_t* page_table, const int32_t* seq_lens, float* out,
            float* lse, int64_t page_stride, int64_t token_stride, int64_t head_stride, int32_t page_size, int32_t max_pages, float scale) {
     __shared__ TensorShared<HEAD_DIM> shared;

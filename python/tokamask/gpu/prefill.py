@@ -229,9 +229,10 @@ def window_scores(
         )
     sums = operand("sums", attention_column_sums(device, q, k, scale=scale))
     out = result(device, out, (num_kv_heads, tokens), "float32", "f32")
+    scores, greatest = operand("out", out), operand("greatest", device.empty((num_kv_heads,), "float32"))
     heads = (num_q_heads, 0) if one_list else (group, group)
-    sizes = integers(tokens, window, *heads, kernel)
-    device.launch(
-        "window_scores", "window_scores", {}, (num_kv_heads,), 512, (sums, operand("out", out), *sizes)
-    )
+    arguments: tuple[Argument, ...] = (sums, scores, greatest, *integers(tokens, window, *heads, kernel))
+    device.launch("window_scores", "window_scores", {}, (num_kv_heads,), 512, arguments)
+    ends: tuple[Argument, ...] = (scores, greatest, *integers(tokens, window))
+    device.launch("window_scores", "window_scores_fill", {}, (num_kv_heads,), 128, ends)
     return out
