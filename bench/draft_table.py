@@ -2,16 +2,19 @@
 
 ``python bench/draft_table.py`` prints tokens per forward pass at 32 and 64 nodes for the sets and their second slices (our own
 rows; ``--all`` adds the published methods, minutes). ``--stream N`` serves N tokens of text that never repeats for long instead,
-and prints what the process grew by. Every row starts with nothing learned; traces are replayed in recorded order.
+and prints what the process grew by. ``--sessions SECONDS`` serves 32 sessions at a time on 2 threads that share a store, then the same
+requests one by one, and compares the totals. Every row starts with nothing learned; traces are replayed in recorded order.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
 import gc
 import pathlib
 import sys
+import time
 
 import numpy as np
 
@@ -37,25 +40,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", action="store_true", help="the published methods too")
     parser.add_argument("--stream", type=int, metavar="N", help="serve so many tokens and measure memory")
+    parser.add_argument("--sessions", type=float, metavar="SECONDS", help="serve 32 sessions on 2 threads")
     options = parser.parse_args()
     if options.stream:
         return stream(options.stream)
-    folder = unpacked("draft_traces_open.tar.xz")
-    if folder is None:
-        print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)
-        return 2
-    for name, (file, start, end) in SLICES.items():
-        rows(name, folder / "open" / f"{file}.jsonl", start, end, options.all)
+    if options.sessions:
+        return sessions(options.sessions)
+    for name in SLICES:
+        traces = traces_of(name)
+        if traces is None:
+            print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)
+            return 2
+        rows(name, traces, options.all)
     return 0
 
 
-def rows(name: str, path: pathlib.Path, start: int, end: int | None, published: bool) -> None:
+def traces_of(name: str) -> list | None:
+    """The traces of a slice, in recorded order; None where the large data is absent."""
+    from tokamask.replay import read_traces
+
+    file, start, end = SLICES[name]
+    folder = unpacked("draft_traces_open.tar.xz")
+    return None if folder is None else list(read_traces(folder / "open" / f"{file}.jsonl"))[start:end]
+
+
+def rows(name: str, traces: list, published: bool) -> None:
     """Prints the table of one slice."""
     import tokamask as tm
     from tokamask.methods import METHODS
-    from tokamask.replay import read_traces, replay, table
+    from tokamask.replay import replay, table
 
-    traces = list(read_traces(path))[start:end]
     logits = traces[0].topk_ids is not None
     methods = {"tokamask": (tm.Drafter, False)}
     if logits:
@@ -107,6 +121,46 @@ def stream(tokens: int) -> int:
             )
             due += tokens // 10
     return 0
+
+
+def sessions(seconds: float) -> int:
+    """Serves requests on two threads, 32 sessions at a time, every fifth dropped half-way; exit code 1 where totals differ."""
+    import tokamask as tm
+
+    texts = np.random.default_rng(0).zipf(1.3, (LIVE * 8, 400)).clip(1, 49_151).astype(np.uint32)
+
+    def serve(drafter, first: int, until: float | None, rounds: int | None) -> tuple[int, int]:
+        """Half of the sessions side by side, round after round: how many rounds, and tokens of them."""
+        done = served = 0
+        while done != rounds and (until is None or time.monotonic() < until):
+            numbers = [(done * LIVE + first + n) % len(texts) for n in range(LIVE // 2)]
+            live = {n: drafter.session(texts[n][:40]) for n in numbers}
+            for start in range(40, 400, 4):
+                for n in [*live]:
+                    tree = live[n].propose(32)
+                    live[n].update(texts[n][start : start + 4], tree=tree)
+                    served += 4
+                    if n % 5 == 0 and start > 200:
+                        del live[n]  # dropped mid-way
+            done += 1
+        return done, served
+
+    shared, before, until = tm.Drafter(), resident(), time.monotonic() + seconds
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        halves = [pool.submit(serve, shared, half * LIVE // 2, until, None) for half in (0, 1)]
+        counts = [half.result() for half in halves]
+    grown, serial = resident() - before, tm.Drafter()
+    for half, (done, _) in enumerate(counts):
+        serve(serial, half * LIVE // 2, None, done)
+    total = sum(served for _, served in counts)
+    print(
+        f"2 threads: {total} tokens of {sum(n for n, _ in counts) * LIVE // 2} sessions, {total / seconds:.0f} a second"
+    )
+    print(f"store {shared.nbytes / 1e6:.1f} MB, the process grew by {grown / 1e6:.1f} MB")
+    print(
+        f"learned {shared.tokens} tokens; one by one {serial.tokens} tokens, store {serial.nbytes / 1e6:.1f} MB"
+    )
+    return int(not shared.tokens == serial.tokens == total)
 
 
 if __name__ == "__main__":

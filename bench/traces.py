@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.data import ROOT, unpacked
 
@@ -19,8 +19,12 @@ class Replay:
 
     tokens: int = 0
     steps: int = 0
-    seconds: float = 0.0
-    slowest: float = 0.0
+    times: list[float] = field(default_factory=list)
+    """Seconds of propose and update of each step."""
+
+    def microseconds(self, quantile: float) -> float:
+        """A quantile of them."""
+        return 1e6 * sorted(self.times)[int(quantile * (len(self.times) - 1))]
 
 
 @functools.cache
@@ -57,8 +61,7 @@ def replay(drafter, traces: list[dict], budget: int, *, with_logits: bool) -> Re
             resumed = clock()
             observe(new, top[position : position + len(new)] if top else None)
             seconds = clock() - resumed + middle - start
-            total.seconds += seconds
-            total.slowest = max(total.slowest, seconds)
+            total.times.append(seconds)
             total.steps += 1
             total.tokens += len(new)
             position += len(new)

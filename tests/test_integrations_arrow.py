@@ -7,7 +7,14 @@ from small_tokenizers import small
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
-from tokamask.integrations.arrow import TokenizeBatch, encode_column, from_arrow  # noqa: E402
+import tokamask as tm  # noqa: E402
+from tokamask.integrations.arrow import (  # noqa: E402
+    CountBatch,
+    TokenizeBatch,
+    encode_column,
+    from_arrow,
+    sum_counts,
+)
 
 TEXTS = ["one two", "", "naïve 你好 <|end|>", "a" * 300]
 
@@ -76,3 +83,35 @@ def test_batches_of_every_kind_keep_their_kind(tok):
     assert batches[0].column("input_ids").to_pylist() == expected
     # The hash that caches of pipelines take of it does not change with use.
     assert pickle.dumps(TokenizeBatch(tok, "text")) == pickle.dumps(TokenizeBatch(tok, "text"))
+
+
+DOCUMENTS = ["by the way, it is on the way\nof the world", "naïve 你好 12345", "", "it is what it is"] * 20
+
+
+def trained(counts):
+    plain = tm.train.train_bpe(counts, vocab_size=320)[1].tolist()
+    return plain, tm.train.train_superbpe(counts, vocab_size=330, transition=300)[1].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 7, 80])
+def test_counts_of_batches_give_the_merges_of_the_whole(size):
+    rule = {"pre_tokenizer": "superbpe", "runs": True}
+    whole = tm.train.count(DOCUMENTS, progress=False, **rule)
+    function = pickle.loads(pickle.dumps(CountBatch("text", **rule)))
+    table = pa.table({"text": [*DOCUMENTS, None]})
+    rows = [row for batch in table.to_batches(size) for row in function(batch).to_pylist()]
+    counts = sum_counts(rows)
+    assert counts == whole
+    assert trained(counts) == trained(whole)
+    with pytest.raises(tm.errors.CorpusError):
+        sum_counts([])
+
+
+def test_counts_on_ray_give_the_merges_of_the_whole():
+    data = pytest.importorskip("ray.data", reason="ray is not installed")
+    rule = {"pre_tokenizer": "superbpe", "runs": True}
+    dataset = data.from_items([{"text": text} for text in DOCUMENTS]).repartition(5)
+    counts = sum_counts(dataset.map_batches(CountBatch("text", **rule), batch_size=9).iter_rows())
+    whole = tm.train.count(DOCUMENTS, progress=False, **rule)
+    assert counts == whole
+    assert trained(counts) == trained(whole)

@@ -1,6 +1,7 @@
 """Unigram, WordPiece and WordLevel: what Hugging Face's trainers learn, where those decide anything at all."""
 
 import json
+from collections import Counter
 from pydoc_data.topics import topics
 
 import pytest
@@ -8,7 +9,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 import tokamask as tm
-from tokamask.errors import CorpusError
+from tokamask.errors import CorpusError, UnsupportedComponentError
 from tokamask.train.models import train_unigram, train_wordlevel, train_wordpiece
 
 TEXT = [line + "\n" for name in sorted(topics)[:12] for line in topics[name].split("\n")]
@@ -82,3 +83,29 @@ def test_unigram_does_not_depend_on_sharding(counts):
 def test_too_many_characters(counts):
     with pytest.raises(CorpusError, match="distinct characters"):
         train_unigram(counts, vocab_size=20)
+
+
+@pytest.mark.parametrize(
+    ("train", "options"),
+    [
+        (tm.train.unigram, {"unk_token": "<unk>", "special_tokens": ["<unk>"]}),
+        (tm.train.wordpiece, {}),
+        (tm.train.wordlevel, {}),
+    ],
+)
+@pytest.mark.parametrize("pre_tokenizer", [WORDS, tm.train.models.METASPACE])
+def test_tokenizers_agree_with_theirs_on_the_file(train, options, pre_tokenizer, tmp_path):
+    tok = train(TEXT, vocab_size=500, pre_tokenizer=pre_tokenizer, progress=False, **options)
+    tok.save(tmp_path / "tokenizer.json")
+    other = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in TEXT[:200]:
+        assert tok.encode(text) == other.encode(text).ids
+
+
+def test_counts_of_marked_spaces_are_theirs():
+    counts = tm.train.count(TEXT, pre_tokenizer=tm.train.models.METASPACE, progress=False)
+    cut = pre_tokenizers.Metaspace()
+    theirs = Counter(word for text in TEXT for word, _ in cut.pre_tokenize_str(text))
+    assert {word.decode(): count for word, count in counts.items()} == theirs
+    with pytest.raises(UnsupportedComponentError, match="byte-level end"):
+        tm.train.bpe(counts, vocab_size=300)

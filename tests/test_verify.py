@@ -193,6 +193,28 @@ def test_dyspec_trees_have_the_law_of_the_target():
     assert chi_square_agrees(emitted, 2)
 
 
+@pytest.mark.parametrize("nodes", [1, 5, 12])
+def test_dyspec_expands_the_likeliest_slots(nodes):
+    """By the definition: a slot's worth is the chance that verification gets there, if drafts are accepted as often as they
+    are drawn; the tree holds the slots of greatest worth, and its expected length is the sum of what it took.
+    """
+    for step in range(20):
+        tree, drafts = methods.dyspec_tree(lambda path: draft_law(path), nodes, seed=5, step=step)
+        reach, taken, opened = {-1: 1.0}, [], []
+        for parent in range(-1, len(tree)):
+            left, worth = drafts[parent + 1].copy(), reach[parent]
+            for node in np.flatnonzero(tree.parents == parent):
+                p = left[tree.token_ids[node]] / left.sum()
+                taken.append(worth)
+                reach[int(node)] = worth * p
+                worth *= 1 - p
+                left[tree.token_ids[node]] = 0
+            if left.sum() > 0:
+                opened.append(worth)  # the next sibling, or the first child
+        assert len(taken) == nodes
+        assert min(taken) >= max(opened) - 1e-12
+
+
 def test_a_draft_equal_to_the_target_is_accepted_whole():
     rng = np.random.default_rng(1)
     for rule in ("tokenwise", "block", "specinfer", "spectr"):

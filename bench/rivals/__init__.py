@@ -15,7 +15,7 @@ import pytest
 
 MODULES = (
     *("tokamask", "tiktoken", "tokenizers", "gigatoken", "fastokens", "gigabpe", "llguidance", "xgrammar"),
-    *("glrmask", "sentencepiece"),
+    *("glrmask", "sentencepiece", "arctic_inference"),
     *("numpy", "torch", "torch_gqa", "transformers"),
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokamask.draft import DraftTree
+from tokamask.draft_corpus import DraftCorpus
 from tokamask.encoding import Encoding
 from tokamask.ragged import Ragged
 
@@ -185,6 +186,7 @@ class Drafter:
         capacity_tokens: int = 1048576,
         recycle: int = 8,
         verify_cost: list[float] | None = None,
+        corpus: DraftCorpus | None = None,
     ) -> Drafter: ...
     def session(
         self,
@@ -211,6 +213,8 @@ class DraftSession:
     ) -> None: ...
     @property
     def token_ids(self) -> npt.NDArray[np.uint32]: ...
+
+def count_continuations(texts: list[npt.NDArray[Any]], most_bytes: int) -> npt.NDArray[np.uint64]: ...
 
 # Array kernels: called by tokamask.sampling, .selection and .attention with checked numpy arrays.
 _Array = npt.NDArray[Any]
@@ -366,6 +370,7 @@ def unmask(
     confidence: _Array,
     accepted: _Array,
 ) -> None: ...
+def multiply_rows(x: _Array, matrix: _Array, out: _Array) -> None: ...
 def top_k(scores: _Array, k: int, lengths: _Array | None, out: _Array) -> None: ...
 
 # Training

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokamask import verify
+from tokamask.draft_corpus import DraftCorpus as DraftCorpus
 from tokamask.errors import ShapeError
 from tokamask.reference import verify as reference
 
@@ -140,7 +141,7 @@ class DraftTree:
         sources: npt.NDArray[np.uint8],
         depths: npt.NDArray[np.int32],
     ) -> DraftTree:
-        """Wraps the arrays of a proposer, which keeps the rules by construction."""
+        """Wraps the read-only arrays of a proposer, which keeps the rules by construction."""
         tree = cls.__new__(cls)
         tree.token_ids, tree.parents, tree.probs, tree.sources, tree.depths = (
             token_ids,
@@ -149,7 +150,6 @@ class DraftTree:
             sources,
             depths,
         )
-        tree._freeze()
         return tree
 
     def _freeze(self) -> None:

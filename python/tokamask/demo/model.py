@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tokamask import attention
+from tokamask import _core, attention
 from tokamask.demo import weights
 from tokamask.demo.model_file import find_model
 from tokamask.demo.weights import Floats, Layer, Weights
@@ -22,9 +22,8 @@ PREFILL_ROWS = 512
 """Rows per forward pass of a prompt; bounds the attention scores, which are rows x context."""
 LOGITS_ROWS = 64
 """Rows of logits held at once: 12 MB for a vocabulary of 49152."""
-ROWWISE = 3
-"""Up to so many rows, one matrix-vector product each beats a matrix product, whose packing of the weights costs as
-much as reading them twice (27 / 40 / 48 / 59 / 59 ms against 27 / 51 / 57 / 64 / 59 ms for 1, 2, 3, 4, 8 rows)."""
+FEW_ROWS = 16
+"""Up to so many rows of a step a product is bound by reading the weights; beyond them BLAS, which packs them first, is faster."""
 
 
 class Engine:
@@ -216,14 +215,12 @@ class Engine:
 
 
 def _linear(x: Floats, matrix: Floats) -> Floats:
-    """Multiplies x [rows, in] with ``matrix`` [out, in]. This side of the product is the faster one for few rows."""
-    if len(x) == 1:
-        product: Floats = matrix @ x[0]
-        return product[None]
-    if len(x) <= ROWWISE:
-        return np.stack([matrix @ row for row in x])
-    # A kernel that reads the weights once for all rows, eight lanes at a time, took twice as long as BLAS.
-    return (matrix @ x.T).T
+    """Multiplies x [rows, in] with ``matrix`` [out, in]."""
+    if len(x) > FEW_ROWS:
+        return (matrix @ x.T).T  # this side of the product is the faster one
+    product = np.empty((len(x), len(matrix)), np.float32)
+    _core.multiply_rows(np.ascontiguousarray(x), matrix, product)
+    return product
 
 
 def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:

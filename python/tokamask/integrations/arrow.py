@@ -10,13 +10,15 @@ All of them call a stateless function with a batch, a table or a dict of columns
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tokamask import Ragged, Tokenizer, _core
+from tokamask import Ragged, Tokenizer, _core, train
+from tokamask.errors import CorpusError
 
 
 def encode_column(
@@ -132,6 +134,66 @@ class TokenizeBatch:
     def each(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The same over an iterator of record batches, as Spark's ``mapInArrow`` calls it."""
         return map(self, batches)
+
+
+class CountBatch:
+    """A function over batches that gives one row with the batch's counts, for training on what a cluster has read.
+
+    The counts of all rows, added up by :func:`sum_counts`, are those of the whole data, however it was cut into batches.
+
+    - Ray Data: ``sum_counts(data.map_batches(CountBatch("text")).iter_rows())``
+    - Spark: ``sum_counts(frame.select("text").mapInArrow(CountBatch("text").each, "counts binary").toLocalIterator())``
+
+    Parameters
+    ----------
+    column : str
+        The column of texts; missing ones count nothing.
+    options
+        Those of :func:`tokamask.train.count`, by keyword.
+
+    Examples
+    --------
+    >>> rows = [CountBatch("text")({"text": ["to be", "or not"]}), CountBatch("text")({"text": ["to be"]})]
+    >>> sum_counts({"counts": value} for row in rows for value in row["counts"]).total
+    6
+    """
+
+    def __init__(self, column: str, **options: Any) -> None:
+        self.column, self.options = column, options
+
+    def __call__(self, batch: Any) -> Any:
+        """One row, ``counts``: a dict of columns gives a dict of columns, a table a table, a record batch a record batch."""
+        plain = isinstance(batch, dict)
+        column = batch[self.column] if plain else batch.column(self.column).to_pylist()
+        texts = [str(text) for text in column if text is not None]
+        counts = pickle.dumps(train.count(texts, progress=False, **self.options))
+        return {"counts": [counts]} if plain else type(batch).from_pydict({"counts": [counts]})
+
+    def each(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The same over an iterator of record batches, as Spark's ``mapInArrow`` calls it."""
+        return map(self, batches)
+
+
+def sum_counts(rows: Iterable[Any]) -> train.PretokenCounts:
+    """The counts in the ``counts`` of all rows together; the rows must come from :class:`CountBatch`, as they are unpickled.
+
+    Raises
+    ------
+    CorpusError
+        There is no row, or the rows were counted by different rules.
+
+    Examples
+    --------
+    >>> sum_counts({"counts": value} for value in CountBatch("text")({"text": ["to be"]})["counts"]).total
+    2
+    """
+    shards = [pickle.loads(bytes(row["counts"])) for row in rows]
+    if not shards:
+        raise CorpusError("there are no rows of counts")
+    while len(shards) > 1:  # in pairs: each addition costs the size of its sum
+        shards = [sum(shards[nth : nth + 2]) for nth in range(0, len(shards), 2)]
+    counts: train.PretokenCounts = shards[0]
+    return counts
 
 
 def from_arrow(column: Any) -> Ragged:

@@ -10,6 +10,7 @@ number of machines and the learning on one; the merges do not depend on how the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +21,33 @@ from tokamask.errors import CorpusError
 from tokamask.train.corpus import Source
 from tokamask.train.counting import count, counted
 from tokamask.train.counts import PretokenCounts
+from tokamask.train.models import unigram, wordlevel, wordpiece
 from tokamask.train.progress import Report, reporter
 from tokamask.train.replay import Replay, replay_merges
 from tokamask.train.report import report
-from tokamask.train.rules import Component, components
+from tokamask.train.rules import Component, characters, components, digit_groups, triads
 
 __all__ = [
     "PretokenCounts",
     "Replay",
     "boundless",
     "bpe",
+    "characters",
     "count",
+    "digit_groups",
     "extend",
     "replay_merges",
     "report",
     "superbpe",
+    "triads",
+    "unigram",
+    "wordlevel",
+    "wordpiece",
 ]
 
 ALL_BYTES = bytes(range(256))
+Learnt: TypeAlias = tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]
+"""A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
 NO_RUNS = "superwords are learnt from runs, and these counts hold none: count(..., runs=True)"
 
 
@@ -107,21 +117,15 @@ def train_bpe(
     max_token_length: int | None = None,
     initial_alphabet: Iterable[int] = ALL_BYTES,
     tell: Report | None = None,
-) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
-    """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
-    tell = tell or reporter(False)
-    tok, merges, tokens = _core.train_bpe(
-        counts.arrays,
-        components(counts.rules),
-        list(special_tokens),
-        bytes(initial_alphabet),
-        vocab_size,
-        min_frequency,
-        max_token_length,
-        lambda done: tell("learning", done, vocab_size),
+) -> Learnt:
+    """What :func:`bpe` makes a tokenizer of."""
+    return _learn(
+        counts,
+        _core.train_bpe,
+        (vocab_size, min_frequency, max_token_length),
+        (special_tokens, initial_alphabet),
+        tell,
     )
-    tell("learning", vocab_size, vocab_size)
-    return tok, merges.reshape(-1, 2), tokens
 
 
 def superbpe(
@@ -196,24 +200,16 @@ def train_superbpe(
     min_frequency: int = 0,
     initial_alphabet: Iterable[int] = ALL_BYTES,
     tell: Report | None = None,
-) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
-    """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
-    tell = tell or reporter(False)
-    if not counts.has_runs:
-        raise CorpusError(NO_RUNS)
-    tok, merges, tokens = _core.train_superbpe(
-        counts.arrays,
-        components(counts.rules, "run_pre_tokenizer"),
-        list(special_tokens),
-        bytes(initial_alphabet),
-        vocab_size,
-        min(transition, vocab_size),
-        max_words,
-        min_frequency,
-        lambda done: tell("learning", done, vocab_size),
+) -> Learnt:
+    """What :func:`superbpe` makes a tokenizer of."""
+    return _learn(
+        counts,
+        _core.train_superbpe,
+        (vocab_size, min(transition, vocab_size), max_words, min_frequency),
+        (special_tokens, initial_alphabet),
+        tell,
+        runs=True,
     )
-    tell("learning", vocab_size, vocab_size)
-    return tok, merges.reshape(-1, 2), tokens
 
 
 def boundless(
@@ -282,19 +278,37 @@ def train_boundless(
     min_frequency: int = 0,
     initial_alphabet: Iterable[int] = ALL_BYTES,
     tell: Report | None = None,
-) -> tuple[Tokenizer, npt.NDArray[np.uint32], list[bytes]]:
-    """A tokenizer, its merges (pairs of ids) and the bytes of its tokens."""
-    tell = tell or reporter(False)
-    if not counts.has_runs:
+) -> Learnt:
+    """What :func:`boundless` makes a tokenizer of."""
+    return _learn(
+        counts,
+        _core.train_boundless,
+        (vocab_size, max_words, min_frequency),
+        (special_tokens, initial_alphabet),
+        tell,
+        runs=True,
+    )
+
+
+def _learn(
+    counts: PretokenCounts,
+    train: Callable[..., Learnt],
+    options: tuple[Any, ...],
+    start: tuple[Sequence[str], Iterable[int]],
+    tell: Report | None,
+    *,
+    runs: bool = False,
+) -> Learnt:
+    """Runs a trainer of the core on counts; ``options`` are its own, the size first, ``start`` special tokens and alphabet."""
+    tell, vocab_size = tell or reporter(False), options[0]
+    if runs and not counts.has_runs:
         raise CorpusError(NO_RUNS)
-    tok, merges, tokens = _core.train_boundless(
+    tok, merges, tokens = train(
         counts.arrays,
-        components(counts.rules, "run_pre_tokenizer"),
-        list(special_tokens),
-        bytes(initial_alphabet),
-        vocab_size,
-        max_words,
-        min_frequency,
+        components(counts.rules, "run_pre_tokenizer" if runs else "pre_tokenizer"),
+        list(start[0]),
+        bytes(start[1]),
+        *options,
         lambda done: tell("learning", done, vocab_size),
     )
     tell("learning", vocab_size, vocab_size)

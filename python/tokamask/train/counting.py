@@ -15,7 +15,7 @@ from tokamask.errors import CorpusError
 from tokamask.train import corpus
 from tokamask.train.counts import PretokenCounts, read, write
 from tokamask.train.progress import Report, reporter
-from tokamask.train.rules import DIGIT_GROUPS, Component, component, components
+from tokamask.train.rules import DIGIT_GROUPS, Component, component, components, plain
 
 
 def count(
@@ -106,7 +106,7 @@ class _Work:
         self.size = sum(size for _, size in self.source or [])
         runs = rules["run_pre_tokenizer"]
         self.counter = _core.PretokenCounter(
-            components(rules),
+            components(rules) if runs is not None else plain(rules),
             None if runs is None else components(rules, "run_pre_tokenizer"),
             rules["by_line"],
         )

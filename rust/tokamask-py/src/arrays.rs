@@ -10,6 +10,46 @@ pub fn to_numpy<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray
     PyArray1::from_vec(py, values)
 }
 
+/// The same, not writable.
+pub fn to_frozen<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
+    let array = to_numpy(py, values);
+    // SAFETY: nobody else has seen the array yet.
+    unsafe { (*array.as_array_ptr()).fields.flags &= !WRITEABLE };
+    array
+}
+
+/// A read-only array that is used beyond the call that brought it.
+pub struct Kept<T> {
+    _owner: Py<PyUntypedArray>,
+    data: *const T,
+    length: usize,
+}
+
+// SAFETY: the memory belongs to a numpy array that is kept alive and that was not writable.
+unsafe impl<T: Sync> Send for Kept<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Kept<T> {}
+
+impl<T: Element> Kept<T> {
+    /// Keeps a C-contiguous array of one dimension and exactly one type that nobody may write to.
+    pub fn new(name: &str, value: &Bound<'_, PyAny>) -> Result<Self, ShapeError> {
+        let refuse = || shape_error(name, format!("read-only {} [n]", T::get_dtype(value.py())), value);
+        if Layout::of(value, WRITEABLE).is_some() {
+            return Err(refuse());
+        }
+        let (data, shape) = contiguous::<T>(name, value)?;
+        let owner = value.cast::<PyUntypedArray>().ok().filter(|_| shape.len() == 1).ok_or_else(refuse)?;
+        Ok(Self { _owner: owner.clone().unbind(), data: data.as_ptr(), length: data.len() })
+    }
+}
+
+impl<T> AsRef<[T]> for Kept<T> {
+    fn as_ref(&self) -> &[T] {
+        // SAFETY: the owner keeps the elements where they were when they were borrowed.
+        unsafe { std::slice::from_raw_parts(self.data, self.length) }
+    }
+}
+
 /// `int64 [4, 8]` for an array, its Python type for anything else.
 pub fn describe(value: &Bound<'_, PyAny>) -> String {
     match value.cast::<PyUntypedArray>() {

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use tokamask::draft::{self, Settings, TopK, VerifyCost};
+use pyo3::types::PyList;
+use tokamask::draft::{self, Corpus, Settings, TopK, VerifyCost};
 use tokamask::error::ShapeError;
 
-use crate::arrays::{shape_error, to_numpy};
+use crate::arrays::{contiguous, shape_error, to_frozen, to_numpy, Kept};
 use crate::errors::Result;
 use crate::matcher::Matcher;
 
@@ -26,6 +27,9 @@ use crate::matcher::Matcher;
 ///     Time of one target forward over 1, 2, 4, 8, ... rows, in any unit. With it, a draft ends where one more
 ///     node would cost more time than it is expected to save, which may be at once.
 ///
+/// corpus : DraftCorpus, optional
+///     What follows what in a fixed text; shared with other drafters, never written to.
+///
 /// Raises
 /// ------
 /// ShapeError
@@ -42,8 +46,13 @@ pub struct Drafter(Arc<draft::Drafter>);
 #[pymethods]
 impl Drafter {
     #[new]
-    #[pyo3(signature = (*, capacity_tokens=1 << 20, recycle=8, verify_cost=None))]
-    fn new(capacity_tokens: usize, recycle: usize, verify_cost: Option<Vec<f32>>) -> Result<Self> {
+    #[pyo3(signature = (*, capacity_tokens=1 << 20, recycle=8, verify_cost=None, corpus=None))]
+    fn new(
+        capacity_tokens: usize,
+        recycle: usize,
+        verify_cost: Option<Vec<f32>>,
+        corpus: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Self> {
         let refused = |name: &str, expected: &str, got: String| ShapeError {
             name: name.to_owned(),
             expected: expected.to_owned(),
@@ -63,7 +72,16 @@ impl Drafter {
                 Some(cost.ok_or_else(|| refused("verify_cost", "positive times for 1, 2, 4, ... rows", got))?)
             }
         };
-        Ok(Self(draft::Drafter::new(Settings { capacity_tokens, recycle, verify_cost })))
+        let corpus = match corpus {
+            None => None,
+            Some(corpus) => {
+                let entries = corpus.getattr("entries")?;
+                let table = Corpus::new(Arc::new(Kept::<u64>::new("corpus.entries", &entries)?));
+                Some(table.ok_or_else(|| shape_error("corpus.entries", "uint64 [8 * buckets]", &entries))?)
+            }
+        };
+        let settings = Settings { capacity_tokens, recycle, verify_cost };
+        Ok(Self(draft::Drafter::with_corpus(settings, corpus)))
     }
 
     /// Starts a request.
@@ -212,7 +230,9 @@ const MAX_BUDGET: usize = 4096;
 
 /// Token ids from a sequence of integers or an integer array, none negative and none beyond int32.
 fn token_ids(name: &str, ids: &Bound<'_, PyAny>) -> Result<Vec<u32>> {
-    let checked: Option<Vec<u32>> = if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, u32>>() {
+    let checked: Option<Vec<u32>> = if let Ok(list) = ids.cast::<PyList>() {
+        list.iter().map(|id| id.extract::<u32>().ok()).collect()
+    } else if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, u32>>() {
         Some(array.as_array().to_vec())
     } else if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, i64>>() {
         array.as_array().iter().map(|&id| u32::try_from(id).ok()).collect()
@@ -222,6 +242,19 @@ fn token_ids(name: &str, ids: &Bound<'_, PyAny>) -> Result<Vec<u32>> {
     };
     let checked = checked.filter(|ids| ids.iter().all(|&id| i32::try_from(id).is_ok()));
     Ok(checked.ok_or_else(|| shape_error(name, "token ids: integers from 0 to 2**31 - 1, [n]", ids))?)
+}
+
+/// The table of a corpus: what follows the last tokens anywhere in the texts, in at most `most_bytes` bytes.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // pyo3 hands arguments over by value
+pub fn count_continuations<'py>(
+    py: Python<'py>,
+    texts: Vec<Bound<'py, PyAny>>,
+    most_bytes: usize,
+) -> Result<Bound<'py, numpy::PyArray1<u64>>> {
+    let texts = texts.iter().map(|text| token_ids("texts", text)).collect::<Result<Vec<_>>>()?;
+    let entries = py.detach(|| Corpus::count(texts.iter().map(Vec::as_slice), most_bytes));
+    Ok(to_frozen(py, entries))
 }
 
 /// Any array-like as a numpy array of a type.
@@ -272,10 +305,8 @@ impl Rows {
 }
 
 /// The nodes of a Python `DraftTree`, whose constructor checked them.
-fn read_tree(tree: &Bound<'_, PyAny>) -> PyResult<draft::DraftTree> {
-    let vector = |name: &str| -> PyResult<Vec<i32>> {
-        Ok(tree.getattr(name)?.extract::<PyReadonlyArray1<'_, i32>>()?.as_array().to_vec())
-    };
+fn read_tree(tree: &Bound<'_, PyAny>) -> Result<draft::DraftTree> {
+    let vector = |name: &str| -> Result<Vec<i32>> { Ok(contiguous(name, &tree.getattr(name)?)?.0.to_vec()) };
     let (token_ids, parents) = (vector("token_ids")?, vector("parents")?);
     Ok(draft::DraftTree { token_ids, parents, ..draft::DraftTree::default() })
 }
@@ -287,10 +318,10 @@ fn wrap_tree(py: Python<'_>, tree: draft::DraftTree) -> PyResult<Bound<'_, PyAny
         PyResult::Ok(class.getattr("_trusted")?.unbind())
     })?;
     wrap.bind(py).call1((
-        to_numpy(py, tree.token_ids),
-        to_numpy(py, tree.parents),
-        to_numpy(py, tree.probs),
-        to_numpy(py, tree.sources),
-        to_numpy(py, tree.depths),
+        to_frozen(py, tree.token_ids),
+        to_frozen(py, tree.parents),
+        to_frozen(py, tree.probs),
+        to_frozen(py, tree.sources),
+        to_frozen(py, tree.depths),
     ))
 }

@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use crate::build_info::build_info;
     #[pymodule_export]
-    use crate::draft::{DraftSession, Drafter};
+    use crate::draft::{count_continuations, DraftSession, Drafter};
     #[pymodule_export]
     use crate::drop_in::{
         encode_bytes, encode_lists, encode_piece, encode_unstable, encode_utf8, may_have_special, read_ranks,
@@ -41,9 +41,9 @@ mod _core {
     use crate::kernels::{
         apply_bitmask, attention_column_sums, block_sparse_prefill, decode, ems_merge, entropy_scores,
         fasa_scores, greedy_select, hisa_select, hybrid_attention, indexer_scores, key_scores,
-        kvmerger_merge, lagkv_scores, lightning, merge_rows, merge_states, pagerank_scores, quest_bounds,
-        quest_scores, sample, selected_prefill, token_select, token_sparse_select, tome_edges, top_k,
-        tree_decode, unmask, verify_greedy, verify_sampled, window_scores,
+        kvmerger_merge, lagkv_scores, lightning, merge_rows, merge_states, multiply_rows, pagerank_scores,
+        quest_bounds, quest_scores, sample, selected_prefill, token_select, token_sparse_select, tome_edges,
+        top_k, tree_decode, unmask, verify_greedy, verify_sampled, window_scores,
     };
     #[pymodule_export]
     use crate::matcher::{compile_grammar, fill_bitmasks, CompiledGrammar, Matcher};

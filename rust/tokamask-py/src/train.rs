@@ -8,10 +8,11 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
+use tokamask::error::Error;
 use tokamask::text::normalizer::Normalization;
 use tokamask::text::pretokenizer::PreTokenizer;
 use tokamask::train::bpe;
-use tokamask::train::counter::Counter;
+use tokamask::train::counter::{Counter, Cutter};
 use tokamask::train::counts::{PretokenCounts, View};
 use tokamask::train::learn::{Goal, Veto};
 use tokamask::train::superbpe::{self, Sizes};
@@ -81,8 +82,9 @@ pub struct PretokenCounter(Counter);
 impl PretokenCounter {
     #[new]
     fn new(words: &str, runs: Option<&str>, by_line: bool) -> Result<Self> {
-        let settings = bpe::settings(words)?;
-        let words = PreTokenizer::new(&settings.steps)?;
+        // Runs are made of pretokens that are spans of the text.
+        let settings = if runs.is_some() { bpe::settings(words) } else { bpe::components(words) }?;
+        let words = Cutter::new(&settings.steps)?;
         let runs = match runs {
             Some(runs) => Some(PreTokenizer::new(&bpe::settings(runs)?.steps)?),
             None => None,
@@ -185,12 +187,19 @@ impl Ticker {
 /// A tokenizer and its merges, as pairs of ids one after another.
 type Trained<'py> = (Tokenizer, Bound<'py, PyArray1<u32>>, Vec<Bound<'py, PyBytes>>);
 
-fn trained<'py>(
+/// What all trainers of byte-level merges do around their learning.
+fn learn<'py>(
     py: Python<'py>,
-    learnt: &bpe::Learnt,
-    special_tokens: &[String],
+    counts: &Borrowed<'_>,
     components: &str,
+    special_tokens: &[String],
+    report: Option<Py<PyAny>>,
+    train: impl FnOnce(View<'_>, &mut Ticker) -> std::result::Result<bpe::Learnt, Error> + Send,
 ) -> Result<Trained<'py>> {
+    let view = view(counts)?;
+    let mut ticker = Ticker::new(report);
+    let learnt = py.detach(|| train(view, &mut ticker))?;
+    ticker.finish()?;
     let definition = learnt.definition(special_tokens, bpe::settings(components)?);
     let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::new(definition))?;
     let merges = learnt.merges.iter().flat_map(|&(left, right)| [left, right]).collect();
@@ -212,17 +221,11 @@ pub fn train_bpe<'py>(
     max_token_length: Option<usize>,
     report: Option<Py<PyAny>>,
 ) -> Result<Trained<'py>> {
-    let view = view(&counts)?;
-    let goal = Goal {
-        min_frequency,
-        max_token_length: max_token_length.unwrap_or(usize::MAX),
-        ..Goal::size(vocab_size)
-    };
-    let mut ticker = Ticker::new(report);
-    let learnt =
-        py.detach(|| bpe::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done)))?;
-    ticker.finish()?;
-    trained(py, &learnt, &special_tokens, components)
+    let max_token_length = max_token_length.unwrap_or(usize::MAX);
+    learn(py, &counts, components, &special_tokens, report, |view, ticker| {
+        let goal = Goal { min_frequency, max_token_length, ..Goal::size(vocab_size) };
+        bpe::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done))
+    })
 }
 
 /// SuperBPE from counts with runs: words up to `transition`, superwords after it.
@@ -240,14 +243,10 @@ pub fn train_superbpe<'py>(
     min_frequency: u64,
     report: Option<Py<PyAny>>,
 ) -> Result<Trained<'py>> {
-    let view = view(&counts)?;
-    let sizes = Sizes { vocab_size, transition, max_words, min_frequency };
-    let mut ticker = Ticker::new(report);
-    let learnt = py.detach(|| {
+    learn(py, &counts, components, &special_tokens, report, |view, ticker| {
+        let sizes = Sizes { vocab_size, transition, max_words, min_frequency };
         superbpe::train(view, &special_tokens, initial_alphabet, sizes, |done| ticker.tick(done))
-    })?;
-    ticker.finish()?;
-    trained(py, &learnt, &special_tokens, components)
+    })
 }
 
 /// `BoundlessBPE` from counts with runs.
@@ -264,16 +263,12 @@ pub fn train_boundless<'py>(
     min_frequency: u64,
     report: Option<Py<PyAny>>,
 ) -> Result<Trained<'py>> {
-    let view = view(&counts)?;
-    let veto = superword_veto(max_words.unwrap_or(usize::MAX));
-    let veto = max_words.is_some().then_some(&veto as Veto<'_>);
-    let goal = Goal { min_frequency, veto, ..Goal::size(vocab_size) };
-    let mut ticker = Ticker::new(report);
-    let learnt = py.detach(|| {
+    learn(py, &counts, components, &special_tokens, report, |view, ticker| {
+        let veto = superword_veto(max_words.unwrap_or(usize::MAX));
+        let veto = max_words.is_some().then_some(&veto as Veto<'_>);
+        let goal = Goal { min_frequency, veto, ..Goal::size(vocab_size) };
         boundless::train(view, &special_tokens, initial_alphabet, goal, |done| ticker.tick(done))
-    })?;
-    ticker.finish()?;
-    trained(py, &learnt, &special_tokens, components)
+    })
 }
 
 /// pairs, merges, steps, places, counts

@@ -19,6 +19,7 @@ pub use scores::{
     quest_scores, token_select, tome_edges, unmask,
 };
 use tokamask::kernels::bitmask::{self, MaskRows};
+use tokamask::kernels::linear;
 use tokamask::kernels::penalties::{History, Penalties};
 use tokamask::kernels::sampling::{self, Law};
 use tokamask::kernels::selection;
@@ -131,4 +132,21 @@ pub fn top_k(
     let lengths = lengths.map(|l| contiguous::<i32>("lengths", l)).transpose()?.map(|(l, _)| l);
     let (out, _) = contiguous_mut::<i32>("out", out)?;
     Ok(py.detach(|| selection::top_k(array.data, shape, row_stride, k, lengths, out))?)
+}
+
+/// `x [rows, inner]` times the transpose of `matrix [outs, inner]` into `out [rows, outs]`, all float32.
+#[pyfunction]
+pub fn multiply_rows(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    matrix: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+) -> Result<()> {
+    let (rows, x_shape) = contiguous::<f32>("x", x)?;
+    let (weights, shape) = contiguous::<f32>("matrix", matrix)?;
+    let (out, _) = contiguous_mut::<f32>("out", out)?;
+    let ([n, inner], [outs, _]) = (&x_shape[..], &shape[..]) else {
+        return Err(shape_error("x, matrix", "two dimensions each", x).into());
+    };
+    Ok(py.detach(|| linear::linear(rows, weights, [*n, *inner, *outs], out))?)
 }

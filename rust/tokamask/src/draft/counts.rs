@@ -62,6 +62,28 @@ fn tag_of(context: u64) -> u64 {
     (context >> 32).max(1)
 }
 
+/// Where the bucket of a tag begins.
+#[inline]
+fn bucket_of(entries: &[u64], tag: u64) -> usize {
+    let buckets = (entries.len() / BUCKET) as u64;
+    ((tag * buckets) >> 32) as usize * BUCKET
+}
+
+/// Writes the known continuations of a context; their number.
+#[inline]
+pub fn followers(entries: &[u64], context: u64, out: &mut [Follower; BUCKET]) -> usize {
+    let wanted = tag_of(context);
+    let start = bucket_of(entries, wanted);
+    let mut n = 0;
+    for &entry in &entries[start..start + BUCKET] {
+        if tag(entry) == wanted {
+            out[n] = Follower { token: token(entry), weight: weight(entry) as f32 / ONE as f32 };
+            n += 1;
+        }
+    }
+    n
+}
+
 impl Counts {
     /// A table of at most `bytes` bytes.
     pub fn with_bytes(bytes: usize) -> Self {
@@ -75,25 +97,20 @@ impl Counts {
         self.entries.len() * 8
     }
 
+    /// The table itself.
+    pub fn into_entries(self) -> Vec<u64> {
+        self.entries
+    }
+
     #[inline]
     fn bucket(&self, tag: u64) -> usize {
-        let buckets = (self.entries.len() / BUCKET) as u64;
-        ((tag * buckets) >> 32) as usize * BUCKET
+        bucket_of(&self.entries, tag)
     }
 
     /// Writes the known continuations of a context; their number.
     #[inline]
     pub fn followers(&self, context: u64, out: &mut [Follower; BUCKET]) -> usize {
-        let wanted = tag_of(context);
-        let start = self.bucket(wanted);
-        let mut n = 0;
-        for &entry in &self.entries[start..start + BUCKET] {
-            if tag(entry) == wanted {
-                out[n] = Follower { token: token(entry), weight: weight(entry) as f32 / ONE as f32 };
-                n += 1;
-            }
-        }
-        n
+        followers(&self.entries, context, out)
     }
 
     /// Counts one occurrence of `next` after a context: other continuations of it fade.

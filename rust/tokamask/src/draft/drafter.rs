@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::calibration::Calibration;
+use super::corpus::Corpus;
 use super::cost::VerifyCost;
 use super::counts::Counts;
 use super::frequent::Frequent;
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub counts: Counts,
     pub frequent: Frequent,
     pub recycled: Option<Recycled>,
+    pub corpus: Option<Corpus>,
     pub calibration: Calibration,
     pub reliability: Reliability,
     pub tokens: u64,
@@ -52,11 +54,17 @@ pub struct Drafter {
 impl Drafter {
     /// An empty drafter.
     pub fn new(settings: Settings) -> Arc<Self> {
+        Self::with_corpus(settings, None)
+    }
+
+    /// The same that also knows what follows what in a corpus.
+    pub fn with_corpus(settings: Settings, corpus: Option<Corpus>) -> Arc<Self> {
         let rows = (settings.capacity_tokens / 8).clamp(1 << 10, 1 << 17);
         let shared = Shared {
             frequent: Frequent::default(),
             counts: Counts::with_bytes(settings.capacity_tokens * BYTES_PER_TOKEN),
             recycled: (settings.recycle > 0).then(|| Recycled::new(rows, settings.recycle)),
+            corpus,
             calibration: sources::calibration(),
             reliability: Reliability::default(),
             tokens: 0,

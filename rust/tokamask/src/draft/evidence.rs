@@ -1,16 +1,18 @@
 //! What each source says about the next token, before it is weighed.
 
 /// Kinds of opinion: three lengths of own history, the views of the shared counts, recycled logits, runners-up of the
-/// newest token, and the commonest tokens as a last resort.
-pub const OPINIONS: usize = OWN + VIEWS.len() + 3;
+/// newest token, a corpus, and the commonest tokens as a last resort.
+pub const OPINIONS: usize = OWN + VIEWS.len() + 4;
 /// Opinions of the request's own history come first, then those of the shared counts.
 pub const OWN: usize = 3;
 /// The opinion of recycled logits.
 pub const RECYCLED: usize = OWN + VIEWS.len();
 /// What the target held likely in place of the newest token: it often comes a little later.
 pub const RUNNERS: usize = RECYCLED + 1;
+/// The opinion of a corpus.
+pub const CORPUS: usize = RUNNERS + 1;
 /// The opinion of the commonest tokens; it never speaks of tokens that another opinion names.
-pub const COMMON: usize = RUNNERS + 1;
+pub const COMMON: usize = CORPUS + 1;
 /// The opinion does not know the context.
 pub const SILENT: u16 = u16::MAX;
 
@@ -67,6 +69,7 @@ pub fn source(opinion: u8) -> Source {
     match opinion as usize {
         0..OWN => Source::Request,
         RECYCLED | RUNNERS => Source::Recycled,
+        CORPUS => Source::Corpus,
         _ => Source::Shared,
     }
 }

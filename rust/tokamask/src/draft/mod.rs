@@ -7,6 +7,7 @@
 mod calibration;
 mod candidates;
 mod context;
+mod corpus;
 mod cost;
 mod counts;
 mod drafter;
@@ -19,6 +20,7 @@ mod session;
 mod sources;
 mod tree;
 
+pub use corpus::{Corpus, Words};
 pub use cost::VerifyCost;
 pub use drafter::{Drafter, Settings};
 pub use session::{DraftSession, TopK};

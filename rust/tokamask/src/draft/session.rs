@@ -203,7 +203,13 @@ impl DraftSession {
 
 impl Shared {
     fn memory<'a>(&'a self, history: &'a History, runners: &'a [u32]) -> Memory<'a> {
-        Memory { history, counts: &self.counts, recycled: self.recycled.as_ref(), runners }
+        Memory {
+            history,
+            counts: &self.counts,
+            recycled: self.recycled.as_ref(),
+            corpus: self.corpus.as_ref(),
+            runners,
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::calibration::Calibration;
 use super::context::{Context, SUFFIXES, VIEWS};
+use super::corpus::Corpus;
 use super::counts::{Counts, Follower, BUCKET};
-use super::evidence::{Evidence, OPINIONS, OWN, RECYCLED, RUNNERS};
+use super::evidence::{Evidence, CORPUS, OPINIONS, OWN, RECYCLED, RUNNERS};
 use super::history::{History, Occurrence, OCCURRENCES};
 use super::recycled::{Key, Recycled};
 
@@ -43,7 +44,8 @@ const SHARE_CELLS: usize = (SHARES.len() + 1) * AMOUNTS;
 const FIRST_VIEW: usize = OWN * LENGTHS.len() * SHARE_CELLS;
 const FIRST_RECYCLED: usize = FIRST_VIEW + VIEWS.len() * SHARE_CELLS;
 const FIRST_RUNNER: usize = FIRST_RECYCLED + 2 * RANKS * LOGPROBS;
-const FIRST_COMMON: usize = FIRST_RUNNER + DISTANCES * RANKS;
+const FIRST_CORPUS: usize = FIRST_RUNNER + DISTANCES * RANKS;
+const FIRST_COMMON: usize = FIRST_CORPUS + SUFFIXES * SHARE_CELLS;
 
 /// Own match lengths that mix differently, by their least length.
 const OWN_GROUPS: [u32; 5] = [0, 1, 3, 6, 12];
@@ -57,10 +59,12 @@ pub fn calibration() -> Calibration {
     let views = VIEW_PRIOR.into_iter().flat_map(shares);
     let recycled = (0..2).flat_map(|_| RANK_PRIOR).flat_map(|prior| [prior; LOGPROBS]);
     let runners = [RUNNER_PRIOR; DISTANCES * RANKS];
+    let corpus = VIEW_PRIOR.into_iter().take(SUFFIXES).flat_map(shares);
     let common = (0..COMMON_RANKS).map(|rank| 0.06 / (1.0 + rank as f32));
     let mut weights = [0.3; OPINIONS];
     (weights[RECYCLED], weights[RUNNERS]) = (0.2, 0.2);
-    Calibration::new(own.chain(views).chain(recycled).chain(runners).chain(common), 6.0, SETS, weights)
+    let priors = own.chain(views).chain(recycled).chain(runners).chain(corpus).chain(common);
+    Calibration::new(priors, 6.0, SETS, weights)
 }
 
 /// Where a guess is to be made.
@@ -83,6 +87,8 @@ pub struct Memory<'a> {
     pub counts: &'a Counts,
     /// Earlier logits.
     pub recycled: Option<&'a Recycled>,
+    /// A fixed text.
+    pub corpus: Option<&'a Corpus>,
     /// The row of logits that the newest token of the history was drawn from, best first.
     pub runners: &'a [u32],
 }
@@ -98,6 +104,9 @@ pub fn gather(place: &Place, memory: &Memory, evidence: &mut Evidence) {
         return;
     }
     let suffix = ask_counts(place.context, memory.counts, evidence);
+    if let Some(corpus) = memory.corpus {
+        ask_corpus(place.context, corpus, evidence);
+    }
     if let Some(recycled) = memory.recycled.filter(|_| !undisputed || longest < FIRM) {
         ask_recycled(place.context, recycled, evidence);
         ask_runners(memory.runners, place.ahead, evidence);
@@ -168,19 +177,30 @@ fn ask_counts(context: &Context, counts: &Counts, evidence: &mut Evidence) -> us
         if n == 0 {
             continue;
         }
-        let total: f32 = followers[..n].iter().map(|follower| follower.weight).sum();
-        let scale = 1.0 / total;
         if view < SUFFIXES {
             longest = view + 1;
         }
-        let first = FIRST_VIEW + view * SHARE_CELLS + amount_bucket(total);
-        for follower in &followers[..n] {
-            let share = share_bucket(follower.weight * scale);
-            evidence.support(OWN + view, follower.token, first + share * AMOUNTS);
-        }
-        evidence.unnamed[OWN + view] = (first + UNNAMED * AMOUNTS) as u16;
+        name(OWN + view, FIRST_VIEW + view * SHARE_CELLS, &followers[..n], evidence);
     }
     longest
+}
+
+fn ask_corpus(context: &Context, corpus: &Corpus, evidence: &mut Evidence) {
+    let mut found = [Follower::default(); BUCKET];
+    if let Some((view, n)) = corpus.followers(context, &mut found) {
+        name(CORPUS, FIRST_CORPUS + view * SHARE_CELLS, &found[..n], evidence);
+    }
+}
+
+/// One opinion on what followed how often; its cells begin at `first`.
+fn name(opinion: usize, first: usize, followers: &[Follower], evidence: &mut Evidence) {
+    let total: f32 = followers.iter().map(|follower| follower.weight).sum();
+    let (scale, first) = (1.0 / total, first + amount_bucket(total));
+    for follower in followers {
+        let share = share_bucket(follower.weight * scale);
+        evidence.support(opinion, follower.token, first + share * AMOUNTS);
+    }
+    evidence.unnamed[opinion] = (first + UNNAMED * AMOUNTS) as u16;
 }
 
 fn ask_recycled(context: &Context, recycled: &Recycled, evidence: &mut Evidence) {

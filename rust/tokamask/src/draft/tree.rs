@@ -10,6 +10,8 @@ pub enum Source {
     Shared = 2,
     /// Runners-up of earlier logits.
     Recycled = 3,
+    /// A fixed text.
+    Corpus = 4,
     /// A grammar that leaves no choice.
     Forced = 5,
 }

@@ -23,6 +23,7 @@ pub mod floats;
 pub mod indexer;
 mod lanes;
 pub mod lightning;
+pub mod linear;
 mod nearest;
 pub mod penalties;
 pub mod press;

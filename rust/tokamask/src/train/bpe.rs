@@ -23,10 +23,15 @@ pub struct Learnt {
 }
 
 /// The settings that components of a tokenizer.json ask for: `{"pre_tokenizer": .., "normalizer": ..}`.
-pub fn settings(components: &str) -> Result<Settings, Error> {
+pub fn components(components: &str) -> Result<Settings, Error> {
     let inner = components.trim_start().strip_prefix('{').unwrap_or_default();
     let file = format!(r#"{{"model": {{"type": "BPE", "vocab": {{}}, "merges": []}}, {inner}"#);
-    let settings = formats::read(file.as_bytes())?.settings;
+    Ok(formats::read(file.as_bytes())?.settings)
+}
+
+/// The same for a byte-level model, which takes the bytes of the text as they are.
+pub fn settings(of: &str) -> Result<Settings, Error> {
+    let settings = components(of)?;
     if settings.model != Kind::Bytes || !settings.steps.iter().all(Step::only_cuts) {
         let component = "a pre-tokenizer without a byte-level end".to_owned();
         return Err(UnsupportedComponentError { component, path: Some("/pre_tokenizer".to_owned()) }.into());

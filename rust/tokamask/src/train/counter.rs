@@ -9,14 +9,34 @@ use super::counts::{words_of, PretokenCounts, View};
 use super::table::Table;
 use crate::error::{CorpusError, Error};
 use crate::text::normalizer::Normalization;
-use crate::text::pretokenizer::PreTokenizer;
+use crate::text::pieces::Pieces;
+use crate::text::pretokenizer::{PreTokenizer, Step};
 
 /// Bytes of text that one thread takes at a time.
 const CHUNK: usize = 1 << 18;
 
+/// How text is cut into what is counted.
+pub enum Cutter {
+    /// Into spans of it.
+    Spans(PreTokenizer),
+    /// Into pieces that spell it otherwise, with marks for spaces for example.
+    Pieces(Pieces),
+}
+
+impl Cutter {
+    /// The plainest way to run the steps.
+    pub fn new(steps: &[Step]) -> Result<Self, Error> {
+        Ok(if steps.iter().all(Step::only_cuts) {
+            Self::Spans(PreTokenizer::new(steps)?)
+        } else {
+            Self::Pieces(Pieces::new(steps)?)
+        })
+    }
+}
+
 /// Counts pretokens of texts, on all threads of the pool.
 pub struct Counter {
-    words: PreTokenizer,
+    words: Cutter,
     /// Cuts text at the boundaries that not even superwords cross; `None`: no runs are kept.
     runs: Option<PreTokenizer>,
     /// Texts are cut after each newline first.
@@ -41,7 +61,7 @@ struct Shard {
 impl Counter {
     /// A counter that cuts text with `words`, inside the pieces of `runs` if given.
     pub fn new(
-        words: PreTokenizer,
+        words: Cutter,
         runs: Option<PreTokenizer>,
         by_line: bool,
         normalizer: Option<Normalization>,
@@ -120,9 +140,15 @@ impl Counter {
 
     fn add_normal(&self, shard: &mut Shard, text: &str) -> Result<(), Error> {
         let Shard { words, runs, spans, inner, run, starts } = shard;
+        let cutter = match &self.words {
+            Cutter::Spans(cutter) => cutter,
+            Cutter::Pieces(pieces) => {
+                return pieces.split(text, true, |piece| Ok(words.add(piece.as_bytes(), 1).map(|_| ())?));
+            }
+        };
         let Some(cut) = &self.runs else {
-            let Some(rule) = self.words.single_rule() else {
-                self.words.split(text, spans)?;
+            let Some(rule) = cutter.single_rule() else {
+                cutter.split(text, spans)?;
                 for &(start, end) in &*spans {
                     words.add(&text.as_bytes()[start..end], 1)?;
                 }
@@ -143,7 +169,7 @@ impl Counter {
         cut.split(text, spans)?;
         for &(start, end) in &*spans {
             let piece = &text[start..end];
-            self.words.split(piece, inner)?;
+            cutter.split(piece, inner)?;
             run.clear();
             for &(start, end) in &*inner {
                 run.extend_from_slice(&words.add(&piece.as_bytes()[start..end], 1)?.to_ne_bytes());

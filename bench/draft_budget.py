@@ -1,0 +1,142 @@
+"""How many nodes to draft: the rule from a verify-cost curve against every fixed budget, on recorded outputs.
+
+``python bench/draft_budget.py`` prints, for several cost curves, the tokens per time (1 = no drafts) that fixed budgets give and
+that the rule gives, which knows the curve and the probabilities of the nodes. Fixed budgets of 2, 4, 6 and 8 are the choices of
+SpecKV; its learnt choice among them is bounded by the best of them at every step, which is what the rule approximates.
+``--reliability FILE.svg`` draws promised against observed acceptance instead. Every run starts with nothing learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import pathlib
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # the folder of this file would shadow packages
+
+from bench.draft_table import SLICES, traces_of  # noqa: E402
+
+CURVES = {
+    "flat (a GPU with room)": [1.0, 1.0, 1.0, 1.02, 1.05, 1.1, 1.25],
+    "half a step at 8 rows": [1.0, 1.07, 1.2, 1.5, 2.2, 3.6, 6.5],
+    "gemma-3-270m, llama.cpp, 2 cores": [16.7, 19.8, 25.0, 36.0, 54.8, 99.5, 188.9],
+    "SmolLM2-135M, llama.cpp, 2 cores": [9.9, 14.4, 22.7, 38.1, 75.6, 138.5, 279.7],
+    "every row a whole step": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+}
+"""Times of a forward over 1, 2, 4, ... 64 rows; the two of llama.cpp were measured, the others are bounds."""
+FIXED = (2, 4, 6, 8, 16, 32)
+
+
+class Watched:
+    """A method whose trees are looked at."""
+
+    def __init__(self, method) -> None:
+        self.method, self.trees = method, []
+
+    def session(self, *args, **options):
+        """Starts a request."""
+        session, trees = self.method.session(*args, **options), self.trees
+        propose = session.propose
+
+        class Session:
+            update = session.update
+
+            def propose(self, budget):
+                trees.append(propose(budget))
+                return trees[-1]
+
+        return Session()
+
+
+def rate(traces, curve, budget, cost=None) -> float:
+    """Tokens per time, in units of a step without drafts."""
+    import tokamask as tm
+    from tokamask.replay import replay
+
+    watched = Watched(tm.Drafter(verify_cost=cost))
+    result = replay(watched, traces, budget=budget)
+    rows = np.array([len(tree) + 1 for tree in watched.trees])
+    times = np.interp(rows, 2.0 ** np.arange(len(curve)), np.array(curve) / curve[0])
+    return result.tokens / float(times.sum())
+
+
+def reliability(traces, path: pathlib.Path) -> None:
+    """Draws how often nodes of a promised probability were accepted."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    import tokamask as tm
+
+    promised, kept = [], []
+    drafter = tm.Drafter()
+    for trace in traces:
+        session, position = drafter.session(trace.prompt_ids), 1
+        session.update(trace.output_ids[:1])
+        while position < len(trace.output_ids):
+            tree = session.propose(32)
+            rest, reached, accepted = trace.output_ids[position:], {-1: 0}, 0
+            for node, (token, parent) in enumerate(
+                zip(tree.token_ids.tolist(), tree.parents.tolist(), strict=True)
+            ):
+                depth = reached.get(parent)
+                if depth is not None and depth >= len(rest):
+                    continue  # the output ended
+                right = depth is not None and rest[depth] == token
+                if right:
+                    reached[node] = depth + 1
+                    accepted = max(accepted, depth + 1)
+                promised.append(float(tree.probs[node]))
+                kept.append(right)
+            session.update(rest[: accepted + 1])
+            position += accepted + 1
+    p, hit = np.array(promised), np.array(kept)
+    bins = (20 * p).astype(int).clip(0, 19)
+    points = [(p[bins == b].mean(), hit[bins == b].mean()) for b in range(20) if (bins == b).sum() >= 30]
+    figure, axes = plt.subplots(figsize=(5, 5))
+    axes.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1)
+    axes.plot(*zip(*points, strict=True), "o-", color="#0b6e4f", markersize=4)
+    axes.set(xlabel="promised probability of acceptance", ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"{len(p)} nodes in bins of 0.05", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    error = np.mean([abs(a - b) for a, b in points])
+    print(f"{path}: mean distance from the diagonal {error:.3f} over {len(p)} nodes")
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reliability", type=pathlib.Path, metavar="FILE.svg")
+    parser.add_argument("--set", default="smollm2", choices=list(SLICES))
+    options = parser.parse_args()
+    traces = traces_of(options.set)
+    if traces is None:
+        print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)
+        return 2
+    if options.reliability:
+        reliability(traces, options.reliability)
+        return 0
+    print(
+        f"{options.set}: tokens per time, 1 = no drafts\n{'cost of a step':34}"
+        + "".join(f"{f'{n} nodes':>10}" for n in FIXED)
+        + f"{'the rule':>10}"
+    )
+    below = collections.Counter()
+    for name, curve in CURVES.items():
+        fixed = [rate(traces, curve, budget) for budget in FIXED]
+        ours = rate(traces, curve, 63, cost=curve)
+        below[ours < max(*fixed, 1.0)] += 1
+        print(f"{name:34}" + "".join(f"{value:10.3f}" for value in fixed) + f"{ours:10.3f}", flush=True)
+    print(f"the rule is best, or as good as not drafting, on {below[False]} of {len(CURVES)} curves")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Counting a corpus and ten of its kind: time and memory against size, with a plot.
+
+``python bench/scale.py`` writes ``docs/pictures/bench/counting.svg``. Each size is counted by a fresh process, whose growth is what
+counting holds; a tenth of the text is new in each copy of the corpus, as in a corpus that grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # the folder of this file would shadow packages
+
+from bench import texts  # noqa: E402
+from bench.data import unpacked  # noqa: E402
+
+TIMES = (1, 2, 4, 7, 10)
+COUNT = """
+import json, pathlib, sys, time
+import tokamask as tm
+status = pathlib.Path("/proc/self/status")
+peak = lambda: int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
+before, start = peak(), time.perf_counter()
+counts = tm.train.count(pathlib.Path(sys.argv[1]), runs=sys.argv[2] == "runs", pre_tokenizer="superbpe", progress=False)
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "MB": peak() - before, "distinct": len(counts)}))
+"""
+
+
+def corpus() -> list[str]:
+    """Lines of the open corpus, or generated ones where it is absent."""
+    folder, lines = unpacked("corpus_open.tar.xz"), []
+    for part in ("english", "multilingual", "code"):
+        if folder is None:
+            whole = "".join(text + "\n" for text in texts.warm_up(part))
+        else:
+            whole = "".join(json.loads(row) + "\n" for row in (folder / "open" / f"{part}.jsonl").open())
+        lines += whole.splitlines(keepends=True)
+    return lines
+
+
+def measured(lines: list[str], times: int, kind: str) -> dict[str, float]:
+    """Counts ``times`` copies in a fresh process."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".txt") as out:
+        for copy in range(times):
+            out.writelines(
+                f"{line[:-1]} v{copy}x{nth}\n" if nth % 10 == 1 and copy else line
+                for nth, line in enumerate(lines)
+            )
+        out.flush()
+        size = pathlib.Path(out.name).stat().st_size / 1e6
+        command = [sys.executable, "-c", COUNT, out.name, kind]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {"size": size, **json.loads(answer)}
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=ROOT / "docs" / "pictures" / "bench" / "counting.svg"
+    )
+    parser.add_argument("--kinds", nargs="+", default=["words", "runs"], choices=["words", "runs"])
+    options = parser.parse_args()
+    lines, rows = corpus(), {}
+    print(f"{'':8}{'MB':>8}{'seconds':>9}{'MB/s':>8}{'memory MB':>11}{'distinct':>10}")
+    for kind in options.kinds:
+        rows[kind] = [measured(lines, times, kind) for times in TIMES]
+        for row in rows[kind]:
+            speed = row["size"] / row["seconds"]
+            print(
+                f"{kind:8}{row['size']:8.0f}{row['seconds']:9.2f}{speed:8.1f}{row['MB']:11.0f}{row['distinct']:10.0f}"
+            )
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.8))
+    for (kind, points), colour in zip(rows.items(), ("#0b6e4f", "#b5651d"), strict=False):
+        label = {"words": "pretokens", "runs": "pretokens and runs"}[kind]
+        sizes = [row["size"] for row in points]
+        time.plot(sizes, [row["seconds"] for row in points], "o-", color=colour, label=label)
+        memory.plot(sizes, [row["MB"] for row in points], "o-", color=colour, label=label)
+    time.set(xlabel="text, MB", ylabel="seconds", ylim=0, xlim=0)
+    memory.set(xlabel="text, MB", ylabel="growth of the process, MB", ylim=0, xlim=0)
+    time.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(options.out, metadata={"Date": None})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
