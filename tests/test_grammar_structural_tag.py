@@ -76,6 +76,35 @@ FORMATS = {
 }  # fmt: skip
 
 
+X, Y = {"type": "const_string", "value": "x"}, {"type": "const_string", "value": "y"}
+FORMATS |= {
+    "optional": ({"type": "optional", "content": X}, ["", "x"], ["xx"]),
+    "star": ({"type": "star", "content": X}, ["", "x", "xxx"], ["y"]),
+    "plus": ({"type": "plus", "content": X}, ["x", "xxx"], ["", "y"]),
+    "repeat": ({"type": "repeat", "content": X, "min": 2, "max": 3}, ["xx", "xxx"], ["x", "xxxx"]),
+    "repeat without end": ({"type": "repeat", "content": X, "min": 1, "max": -1}, ["x", "x" * 9], [""]),
+    "max_chars": ({"type": "any_text", "max_chars": 3}, ["", "\u00e4bc"], ["abcd"]),
+    "max_chars, excludes": ({"type": "any_text", "max_chars": 3, "excludes": ["no"]}, ["", "nno"[::-1]], ["no", "abcd"]),
+    "nulls": ({"type": "any_text", "max_chars": None, "max_tokens": None}, ["a"], []),
+    "dispatch": (
+        {"type": "dispatch", "rules": [["<a>", X], ["<b>", Y]], "excludes": ["no"]},
+        ["", "so <a>x and <b>y.", "<a>x<a>x"], ["<a>y", "no", "<a>", "<b>x"],
+    ),
+    "dispatch once": ({"type": "dispatch", "rules": [["<a>", X]], "loop": False}, ["", "so", "so <a>x"], ["<a>xx", "<a>x<a>x"]),
+    "trigger excludes": (
+        {"type": "triggered_tags", "triggers": ["<f="], "tags": TAGS[:1], "excludes": ["no"]},
+        ["yes <f=add>[]</f>"], ["no", "yes <f=add>[]</f> no"],
+    ),
+    "white space": ({"type": "json_schema", "json_schema": {"const": [1]}, "max_whitespace_cnt": 1}, ["[ 1]"], ["[  1]"]),
+    "order": (
+        {"type": "json_schema", "json_schema": {"properties": {"a": {}, "b": {}}, "required": ["a", "b"]}, "any_order": False},
+        ['{"a": 1, "b": 1}'], ['{"b": 1, "a": 1}'],
+    ),
+    "no schema": ({"type": "json_schema", "json_schema": None}, ["[1]"], ["x"]),
+    "several ends": ({"type": "tag", "begin": "<", "content": {"type": "any_text"}, "end": [">", "]"]}, ["<a>", "<a]"], ["<a]]"]),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats(name):
     value, good, bad = FORMATS[name]
@@ -100,6 +129,34 @@ def test_masks_equal_the_plain_walk():
         ({"format": {"type": "sequence", "elements": [{"type": "what"}]}}, "/format/elements/0"),
         ({"type": "tag", "begin": "a", "end": "b"}, ""),
         ({}, ""),
+        ({"type": "any_text", "max_tokens": 3}, ""),
+        ({"type": "sequence", "elements": [{"type": "star", "content": 1}]}, "/elements/0/content"),
+        ({"type": "repeat", "min": 3, "max": 2, "content": X}, ""),
+        ({"type": "repeat", "min": -1, "max": 2, "content": X}, ""),
+        ({"type": "json_schema", "json_schema": {}, "style": "qwen_xml"}, ""),
+        ({"type": "qwen_xml_parameter", "json_schema": {}}, ""),
+        ({"type": "json_schema", "json_schema": {}, "excludes": ["a"]}, ""),
+        ({"type": "const_string", "value": "x", "colour": 1}, ""),
+        ({"type": "dispatch", "rules": [["", X]]}, "/rules/0"),
+        ({"type": "dispatch", "rules": [["a"]]}, ""),
+        (
+            {
+                "type": "tag",
+                "begin": "a",
+                "end": "b",
+                "content": {"type": "json_schema", "json_schema": {"type": "nul"}},
+            },
+            "/content/json_schema/type",
+        ),
+        (
+            {
+                "type": "token_triggered_tags",
+                "trigger_tokens": [1],
+                "tags": [{"begin": {"type": "token", "token": 2}, "content": X, "end": ""}],
+            },
+            "/tags/0",
+        ),
+        ({"type": "any_tokens", "exclude_tokens": [-1]}, ""),
     ],
 )
 def test_errors_name_the_place(value, pointer):
@@ -111,3 +168,83 @@ def test_errors_name_the_place(value, pointer):
 def test_a_schema_in_a_tag_is_checked():
     with pytest.raises(tm.errors.GrammarError):
         tm.Grammar.structural_tag([{"begin": "<a>", "schema": {"type": "integr"}, "end": ""}], ["<a"])
+
+
+WORDS = ["<tool>", "</tool>", "<|x|>"]
+TOKENS = tm.Vocabulary(
+    [*(bytes([b]) for b in range(256)), b"", *(word.encode() for word in WORDS), b"ab"],
+    special={"<end>": 256} | {word: 257 + i for i, word in enumerate(WORDS)},
+    eos_ids=[256],
+)
+AB = 260
+
+
+def takes(value, tokens):
+    """Whether a structural tag takes a sequence of tokens: ids, and texts byte by byte."""
+    ids = [i for part in tokens for i in ([part] if isinstance(part, int) else part.encode())]
+    matcher = tm.compile(tm.Grammar.structural_tag(value), TOKENS).matcher()
+    for token in ids:
+        row = matcher.mask_row()
+        assert (row == matcher.plain_row()).all()
+        assert bool(row[token // 32] >> (token % 32) & 1) == matcher.is_allowed(token)
+        if not matcher.is_allowed(token):
+            return False
+        matcher.accept(token)
+    return matcher.is_accepting()
+
+
+def token(name):
+    return {"type": "token", "token": name}
+
+
+def test_tokens_themselves():
+    assert takes(token("<tool>"), [257])
+    assert not takes(token("<tool>"), ["<tool>"])
+    assert takes(token(AB), [AB])
+    assert takes(token("ab"), [AB])  # an ordinary one by its text
+    assert not takes(token(AB), ["ab"])
+    one = {"type": "exclude_token", "exclude_tokens": ["<tool>", 97]}
+    assert takes(one, [258])
+    assert takes(one, [98])
+    assert not any(takes(one, [i]) for i in (257, 97, 256))
+    some = {"type": "any_tokens", "exclude_tokens": [97], "max_tokens": 2}
+    assert takes(some, [])
+    assert takes(some, [AB, 257])
+    assert not takes(some, [AB, 257, 98])
+    assert not takes(some, [97])
+    with pytest.raises(tm.errors.VocabularyError):
+        takes(token("nothing"), [])
+    with pytest.raises(tm.errors.UnknownTokenError):
+        takes(token(300), [])
+
+
+def test_tokens_that_begin_and_end_tags():
+    tag = {"begin": token("<tool>"), "content": {"type": "any_tokens"}, "end": token("</tool>")}
+    assert takes({"type": "tag", **tag}, [257, "x", AB, 258])
+    assert not takes({"type": "tag", **tag}, [257, "x", 258, "y", 258])  # its end is not in it
+    whole = {"type": "token_triggered_tags", "trigger_tokens": ["<tool>"], "tags": [{"type": "tag", **tag}]}
+    assert takes(whole, ["so", 257, "x", 258, "."])
+    assert takes(whole, [])
+    assert not takes(whole, ["so", 257, "x"])
+    assert not takes(whole | {"at_least_one": True}, ["so"])
+    assert not takes(whole | {"stop_after_first": True}, [257, 258, "."])
+    assert not takes(whole | {"exclude_tokens": ["<|x|>"]}, [259])
+    sent = {"type": "token_dispatch", "rules": [["<tool>", X], ["<|x|>", Y]], "exclude_tokens": [98]}
+    assert takes(sent, ["a", 257, "x", 259, "y"])
+    assert not takes(sent, [257, "y"])
+    assert not takes(sent, ["b"])
+    assert not takes(sent | {"loop": False}, [257, "x", 257, "x"])
+
+
+def test_a_tag_written_out_may_use_special_tokens_of_that_name():
+    tag = {
+        "begin": "<tool>f:",
+        "content": {"type": "json_schema", "json_schema": {"const": 1}},
+        "end": "</tool>",
+    }
+    whole = {"type": "triggered_tags", "triggers": ["<tool>"], "tags": [{"type": "tag", **tag}]}
+    assert takes(whole, ["so ", 257, "f:1", 258, " and <tool>f:1</tool>"])
+    assert not takes(whole, [258])
+    assert not takes(whole, [259])  # free text has no special tokens
+    assert takes({"type": "const_string", "value": "a<|x|>b"}, ["a", 259, "b"])
+    assert not takes({"type": "any_text"}, [259])

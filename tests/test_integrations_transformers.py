@@ -124,3 +124,60 @@ def test_a_finished_sequence_is_left_alone(compiled, vocabulary):
     for end in range(1, len(done) + 1):
         masked = processor(torch.tensor([prompt + done[:end]]), scores)
     np.testing.assert_array_equal(masked.numpy(), scores.numpy())
+
+
+@pytest.mark.parametrize("constrained", [False, True], ids=["free", "schema"])
+def test_assisted_generation_gives_the_plain_output(model, compiled, constrained):
+    from tokamask.integrations.transformers import (
+        DraftCandidateGenerator,
+        GrammarLogitsProcessor,
+        assisted_by,
+    )
+
+    prompt = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
+    generator = DraftCandidateGenerator(budget=5)
+
+    def generate(**extra):
+        return model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=50,
+            logits_processor=[GrammarLogitsProcessor(compiled)] if constrained else [],
+            **extra,
+        ).tolist()
+
+    plain = generate()
+    with assisted_by(model, generator):
+        first, second = (generate(prompt_lookup_num_tokens=5) for _ in range(2))
+    assert plain == first == second
+    assert (
+        generator.drafter.tokens >= len(plain[0]) - prompt.shape[1] - 6
+    )  # what the last pass gave is not asked about
+    assert "_get_candidate_generator" not in vars(model)
+    # The library's own guesses know no grammar; the processor is asked about them and does not mind.
+    assert generate(prompt_lookup_num_tokens=3) == plain
+
+
+def test_candidates_and_their_signatures():
+    import inspect
+
+    from transformers.generation.candidate_generator import CandidateGenerator
+
+    from tokamask.integrations.transformers import DraftCandidateGenerator
+
+    for name in ("get_candidates", "update_candidate_strategy"):
+        ours, theirs = (
+            list(inspect.signature(getattr(c, name)).parameters)
+            for c in (DraftCandidateGenerator, CandidateGenerator)
+        )
+        assert ours == theirs
+    generator = DraftCandidateGenerator(budget=3)
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6]])
+    found, logits = generator.get_candidates(ids)
+    assert logits is None
+    assert found.tolist() == [[5, 6, 7, 8, 5, 6, 7, 8, 5]]
+    generator.longest = 8
+    assert generator.get_candidates(ids)[0].shape == (1, 7)
+    with pytest.raises(errors.ShapeError):
+        generator.get_candidates(ids.repeat(2, 1))

@@ -378,3 +378,9 @@ def test_penalties_by_hand():
     assert tm.sampling.sample(x[None], temperature=0, seed=1, **laws)[0] == 1  # no history, no penalty
     with pytest.raises(ShapeError, match="prompt_ids"):
         tm.sampling.sample(x[None], seed=1, prompt_ids=np.zeros((2, 1), np.int32))
+
+
+def test_one_row_of_a_larger_array_is_masked_in_place():
+    logits, mask = np.zeros(40, np.float32), np.array([5, 0], np.int32)
+    tm.apply_bitmask(logits[None], mask[None])
+    assert np.flatnonzero(np.isfinite(logits)).tolist() == [0, 2]

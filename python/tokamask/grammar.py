@@ -198,9 +198,11 @@ class Grammar:
         tags : list[dict], dict or str
             Each tag is ``{"begin": text, "schema": JSON Schema, "end": text}``, or has a ``content`` in the
             place of the schema: a format with a ``type``, one of ``json_schema``, ``regex``, ``grammar``
-            (EBNF), ``lark``, ``const_string``, ``any_text``, ``token``, ``sequence``, ``or``, ``tag``,
-            ``triggered_tags`` and ``tags_with_separator``. A dict or JSON text is a whole structural tag as
-            serving engines pass it on, and no triggers are given then.
+            (EBNF), ``lark``, ``const_string``, ``any_text``, ``token``, ``exclude_token``, ``any_tokens``,
+            ``sequence``, ``or``, ``optional``, ``star``, ``plus``, ``repeat``, ``tag``, ``triggered_tags``,
+            ``token_triggered_tags``, ``tags_with_separator``, ``dispatch`` and ``token_dispatch``. A dict or
+            JSON text is a whole structural tag as serving engines pass it on, and no triggers are given then.
+            Where a tag spells the name of a special token of the vocabulary, that token is allowed too.
         triggers : list[str]
             Texts that begin tags and do not occur in the free text.
         at_least_one : bool

@@ -60,7 +60,13 @@ def apply_bitmask(logits: Any, bitmask: Any, rows: Any = None) -> None:
     shapes.check("logits", logits, FLOATS, "batch", "vocab_size")
     _check_mask(shapes, bitmask, rows)
     chosen = None if rows is None else as_numpy(rows)
-    _core.apply_bitmask(as_numpy(logits), as_numpy(bitmask), chosen)
+    _core.apply_bitmask(_one_row(as_numpy(logits)), _one_row(as_numpy(bitmask)), chosen)
+
+
+def _one_row(array: Any) -> Any:
+    """The same memory with the stride of rows that ``row[None]`` leaves at 0."""
+    alone = len(array) == 1 and array.strides[0] == 0 and array[0].flags.c_contiguous
+    return array[0].reshape(1, -1) if alone else array
 
 
 def sample(

@@ -192,14 +192,18 @@ def _plain_schema(schema: Any) -> Any:
     return schema
 
 
-def _strict(schema: Any) -> Any:
-    """As xgrammar's strict mode: what an object or array does not declare is not allowed."""
+def close_objects(schema: Any) -> Any:
+    """As xgrammar's strict mode: what an object or array does not declare is not allowed.
+
+    >>> close_objects({"properties": {"a": {}}})
+    {'properties': {'a': {}}, 'additionalProperties': False}
+    """
     if isinstance(schema, list):
-        return [_strict(part) for part in schema]
+        return [close_objects(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     skipped = ("const", "enum", "default", "examples")
-    out = {key: value if key in skipped else _strict(value) for key, value in schema.items()}
+    out = {key: value if key in skipped else close_objects(value) for key, value in schema.items()}
     composed = {"$ref", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties", "unevaluatedProperties"}
     if isinstance(out.get("properties"), dict) and not composed & out.keys():
         out.setdefault("additionalProperties", False)
@@ -247,7 +251,7 @@ class Grammar:
         if not any_whitespace and separators == (",", ":") and indent is None:
             whitespace = "compact"
         order = "any" if any_order else "schema"
-        text = json.dumps(_strict(value) if strict_mode else value, ensure_ascii=False)
+        text = json.dumps(close_objects(value) if strict_mode else value, ensure_ascii=False)
         return Grammar("json_schema", {"schema": text, "whitespace": whitespace, "property_order": order})
 
     @staticmethod

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache, LogitsProcessor
+from transformers.generation.candidate_generator import CandidateGenerator
 
 import tokamask as tm
 from tokamask.errors import ShapeError
@@ -18,7 +21,8 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     """Lets ``model.generate`` choose only tokens that a grammar allows.
 
     One object per call of ``generate``. It follows each sequence of the batch by its tokens, so beams may be
-    reordered; a sequence that has ended is left alone.
+    reordered; a sequence that has ended is left alone. In assisted generation it is asked about guesses too: behind
+    one that the grammar forbids, and that generation therefore drops, scores are left alone.
 
     Parameters
     ----------
@@ -36,7 +40,8 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, compiled: tm.CompiledGrammar) -> None:
         self._compiled = compiled
         self._prompt_length = -1
-        self._matchers: dict[tuple[int, ...], tm.Matcher] = {}
+        # None behind a token that does not fit.
+        self._matchers: dict[tuple[int, ...], tm.Matcher | None] = {}
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Scores [batch, vocab_size] with -inf where the grammar forbids a token; ``input_ids`` [batch, length]."""
@@ -54,30 +59,112 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         if self._prompt_length < 0:
             self._prompt_length = input_ids.shape[1]
         texts = [tuple(row) for row in input_ids[:, self._prompt_length :].tolist()]
-        self._matchers = {text: self._matcher(text) for text in texts}
-        matchers = [self._matchers[text] for text in texts]
-        rows = np.array([-1 if m.is_terminated() else i for i, m in enumerate(matchers)], np.int32)
+        # After a rejected guess generation goes back by a few tokens.
+        shortest = min(map(len, texts)) - RECALLED
+        self._matchers = {text: m for text, m in self._matchers.items() if len(text) >= shortest}
+        matchers = [self._matcher(text) for text in texts]
+        rows = np.full(len(matchers), -1, np.int32)
         bitmask = tm.allocate_bitmask(len(matchers), width)
-        for row, matcher in zip(rows.tolist(), matchers, strict=True):
-            if row >= 0:
+        for row, matcher in enumerate(matchers):
+            if matcher is not None and not matcher.is_terminated():
                 matcher.fill_bitmask(bitmask, row)  # writes the row even where it allows everything
+                rows[row] = row
         masked = scores.clone().contiguous()
         masks = (torch.from_numpy(array).to(masked.device) for array in (bitmask, rows))
         tm.apply_bitmask(masked, *masks)
         return masked
 
-    def _matcher(self, text: tuple[int, ...]) -> tm.Matcher:
-        """The matcher after ``text``: from the last step's where it was there, else from the beginning."""
-        before = self._matchers.get(text[:-1]) if text else None
-        if before is None:
-            matcher, fresh = self._compiled.matcher(), text
+    def _matcher(self, text: tuple[int, ...]) -> tm.Matcher | None:
+        """The matcher after ``text``: from an earlier step's where it was there, else from the beginning."""
+        if text in self._matchers:
+            return self._matchers[text]
+        before = text[:-1]
+        if text and before in self._matchers:
+            known = self._matchers[before]
+            matcher = None if known is None else _after(known.fork(), text[-1:])
         else:
-            matcher, fresh = before.fork(), text[-1:]
-        for token in fresh:
-            if matcher.is_terminated():
-                break  # padding
-            matcher.accept(token)
+            matcher = _after(self._compiled.matcher(), text)
+        self._matchers[text] = matcher
         return matcher
+
+
+RECALLED = 128
+"""Tokens by which a text may go back without being read again."""
+
+
+def _after(matcher: tm.Matcher, tokens: tuple[int, ...]) -> tm.Matcher | None:
+    """The matcher advanced, as far as the end of the text, behind which there is padding; None if a token does not fit."""
+    fits = matcher.accept_prefix(list(tokens))
+    return matcher if fits == len(tokens) or matcher.is_terminated() else None
+
+
+class DraftCandidateGenerator(CandidateGenerator):  # type: ignore[misc]
+    """Drafts for the library's own assisted generation, one sequence at a time; see :func:`assisted_by`.
+
+    Parameters
+    ----------
+    drafter : Drafter, optional
+        Shared between calls, it learns from one text to the next; a fresh one if not given.
+    budget : int
+        Most guesses per forward pass.
+
+    Examples
+    --------
+    >>> with assisted_by(model, DraftCandidateGenerator()):
+    ...     model.generate(**inputs, prompt_lookup_num_tokens=8)
+
+    """
+
+    def __init__(self, drafter: tm.Drafter | None = None, *, budget: int = 8) -> None:
+        self.drafter = tm.Drafter(recycle=0) if drafter is None else drafter
+        self.budget = budget
+        #: Tokens that a sequence may have, prompt included; guesses beyond would be cut off.
+        self.longest: int | None = None
+        self._session: tm.DraftSession | None = None
+        self._known: list[int] = []
+
+    def get_candidates(self, input_ids: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The sequence int64 [1, length] with guesses behind it, and no scores for them."""
+        if input_ids.shape[0] != 1:
+            expected, got = "int64 [1, length]: one sequence", str(list(input_ids.shape))
+            raise ShapeError(
+                f"input_ids: expected {expected}, got {got}", name="input_ids", expected=expected, got=got
+            )
+        ids: list[int] = input_ids[0].tolist()
+        session, known = self._session, len(self._known)
+        if session is None or ids[:known] != self._known:
+            session, known = self.drafter.session(ids), len(ids)
+            self._session = session
+        session.update(ids[known:])
+        self._known = ids
+        most = self.budget if self.longest is None else min(self.budget, self.longest - len(ids) - 1)
+        if most <= 0:
+            return input_ids, None
+        tree = session.propose(budget=2 * most)
+        guess = tree.token_ids[tree.best_path(most)].tolist()
+        return torch.cat([input_ids, input_ids.new_tensor([guess])], dim=1) if guess else input_ids, None
+
+    def update_candidate_strategy(self, input_ids: Any, scores: Any, num_matches: int) -> None:
+        """The drafter learns from the accepted tokens of the next call."""
+
+
+@contextlib.contextmanager
+def assisted_by(model: Any, generator: DraftCandidateGenerator) -> Iterator[None]:
+    """Makes the assisted generation of a model ask ``generator`` for its candidates, in a ``with`` block.
+
+    transformers has no public way to name a candidate generator: a private method of the model is replaced for the
+    while. Pass ``prompt_lookup_num_tokens`` to ``generate`` to choose assisted generation.
+    """
+
+    def make(generation_config: Any, *args: Any, **kwargs: Any) -> DraftCandidateGenerator:
+        generator.longest = generation_config.max_length
+        return generator
+
+    model._get_candidate_generator = make
+    try:
+        yield
+    finally:
+        del model._get_candidate_generator
 
 
 class DraftedGeneration:

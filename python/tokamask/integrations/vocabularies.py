@@ -121,11 +121,27 @@ def _from_tiktoken(encoding: Any) -> Vocabulary:
 
 
 def _from_llama_cpp(model: Any) -> Vocabulary:
-    tokens: list[bytes | None] = [model.detokenize([i], special=True) for i in range(model.n_vocab())]
-    eos = model.token_eos()
-    name = (tokens[eos] or b"").decode(errors="replace") or f"<eos {eos}>"
-    special = {name: eos}
-    bos = model.token_bos()
-    if bos >= 0 and bos != eos:
-        special[(tokens[bos] or b"").decode(errors="replace") or f"<bos {bos}>"] = bos
-    return Vocabulary(tokens, special=special, eos_ids=[eos])
+    import llama_cpp
+
+    vocab = llama_cpp.llama_model_get_vocab(model.model)
+    tokens: list[bytes | None] = []
+    special: dict[str, int] = {}
+    for token_id in range(model.n_vocab()):
+        data = _piece(llama_cpp, vocab, token_id)
+        tokens.append(data)
+        if llama_cpp.llama_vocab_is_control(vocab, token_id):
+            special[data.decode(errors="replace") or f"<control {token_id}>"] = token_id
+    ends = [i for i in range(model.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, i)]
+    return Vocabulary(tokens, special=special, eos_ids=ends)
+
+
+def _piece(llama_cpp: Any, vocab: Any, token_id: int) -> bytes:
+    """The bytes of a token, as they stand in the middle of a text."""
+    import ctypes
+
+    for size in (64, 4096):
+        buffer = ctypes.create_string_buffer(size)
+        length = llama_cpp.llama_token_to_piece(vocab, token_id, buffer, size, 0, True)
+        if length >= 0:
+            return buffer.raw[:length]
+    return b""

@@ -70,6 +70,10 @@ pub enum SpecialToken {
     Name(String),
     /// All ids of a range, the last included.
     Ids(u32, u32),
+    /// By name as well, if the vocabulary has such a special token: where it has none, nothing.
+    Spelled(String),
+    /// Every token that does not end the sequence, but for these.
+    AllBut(Vec<SpecialToken>),
 }
 
 /// A rule as a deterministic automaton over nodes. The first state never ends: who calls a rule that

@@ -42,7 +42,7 @@ struct Compiled {
     lexicon: Arc<Lexicon>,
     limits: Limits,
     /// Ids of the nodes that are tokens themselves.
-    specials: FxHashMap<NodeId, Vec<TokenId>>,
+    specials: FxHashMap<NodeId, Named>,
     shared: Mutex<Shared>,
 }
 
@@ -106,30 +106,84 @@ impl CompiledGrammar {
     }
 }
 
+/// Tokens that a node names.
+enum Named {
+    Few(Vec<TokenId>),
+    /// A mask row.
+    Many(Box<[u32]>),
+}
+
+impl Named {
+    fn has(&self, id: TokenId) -> bool {
+        match self {
+            Self::Few(ids) => ids.contains(&id),
+            Self::Many(row) => row.get(id.index() / 32).is_some_and(|word| word >> (id.get() % 32) & 1 == 1),
+        }
+    }
+
+    fn write(&self, out: &mut [u32]) {
+        match self {
+            Self::Few(ids) => ids.iter().for_each(|id| out[id.index() / 32] |= 1 << (id.get() % 32)),
+            Self::Many(row) => out.iter_mut().zip(row).for_each(|(word, more)| *word |= more),
+        }
+    }
+}
+
 /// The ids of the tokens that a grammar names.
-fn specials(grammar: &Grammar, vocabulary: &Vocabulary) -> Result<FxHashMap<NodeId, Vec<TokenId>>, Error> {
+fn specials(grammar: &Grammar, vocabulary: &Vocabulary) -> Result<FxHashMap<NodeId, Named>, Error> {
     let mut found = FxHashMap::default();
     for (i, node) in grammar.nodes.iter().enumerate() {
         let Node::Special(tokens) = node else { continue };
         let mut ids = Vec::new();
+        let mut all_but = None;
         for token in tokens {
             match token {
-                SpecialToken::Name(name) => {
-                    let reason = "the grammar names a special token that the vocabulary does not have";
-                    let missing = || VocabularyError::new(reason).at_token(name);
-                    ids.push(vocabulary.special_id(name).ok_or_else(missing)?);
+                SpecialToken::AllBut(without) => {
+                    let mut refused: Vec<TokenId> = vocabulary.eos_ids().to_vec();
+                    without.iter().try_for_each(|token| ids_of(token, vocabulary, &mut refused))?;
+                    all_but = Some(refused);
                 }
-                SpecialToken::Ids(low, high) => {
-                    if *high as usize >= vocabulary.len() {
-                        return Err(UnknownTokenError::Id((*high).into()).into());
-                    }
-                    ids.extend((*low..=*high).map(TokenId::new));
-                }
+                token => ids_of(token, vocabulary, &mut ids)?,
             }
         }
-        found.insert(i as NodeId, ids);
+        let named = match all_but {
+            None if ids.is_empty() => continue,
+            None => Named::Few(ids),
+            Some(refused) => {
+                let mut row = vec![0u32; vocabulary.len().div_ceil(32)].into_boxed_slice();
+                for id in (0..vocabulary.len() as u32).map(TokenId::new) {
+                    let known = vocabulary.bytes(id).is_some() || vocabulary.is_special(id);
+                    row[id.index() / 32] |= u32::from(known) << (id.get() % 32);
+                }
+                refused.iter().for_each(|id| row[id.index() / 32] &= !(1 << (id.get() % 32)));
+                ids.iter().for_each(|id| row[id.index() / 32] |= 1 << (id.get() % 32));
+                Named::Many(row)
+            }
+        };
+        found.insert(i as NodeId, named);
     }
     Ok(found)
+}
+
+/// Appends the ids of a token that is named.
+fn ids_of(token: &SpecialToken, vocabulary: &Vocabulary, out: &mut Vec<TokenId>) -> Result<(), Error> {
+    match token {
+        SpecialToken::Name(name) => {
+            let plain = || vocabulary.id(name.as_bytes());
+            let reason = "the grammar names a token that the vocabulary does not have";
+            let missing = || VocabularyError::new(reason).at_token(name);
+            out.push(vocabulary.special_id(name).or_else(plain).ok_or_else(missing)?);
+        }
+        SpecialToken::Spelled(name) => out.extend(vocabulary.special_id(name)),
+        SpecialToken::Ids(low, high) => {
+            if *high as usize >= vocabulary.len() {
+                return Err(UnknownTokenError::Id((*high).into()).into());
+            }
+            out.extend((*low..=*high).map(TokenId::new));
+        }
+        SpecialToken::AllBut(_) => {} // never stands inside another one
+    }
+    Ok(())
 }
 
 /// The threads after some tokens, and the state before the last of them.
@@ -230,8 +284,8 @@ impl Matcher {
         let inner = &*self.compiled.inner;
         if !inner.specials.is_empty() {
             for (node, _) in self.specials(&mut self.compiled.lock(), &state.threads) {
-                for id in inner.specials.get(&node).into_iter().flatten() {
-                    out[id.index() / 32] |= 1 << (id.get() % 32);
+                if let Some(named) = inner.specials.get(&node) {
+                    named.write(out);
                 }
             }
         }
@@ -282,17 +336,27 @@ impl Matcher {
             let threads = self.after_special(&mut shared, &state.threads, id);
             return Ok(if threads.is_empty() { None } else { next(threads, false) });
         }
-        let Some(bytes) = inner.vocabulary.bytes(id).filter(|b| !b.is_empty()) else { return Ok(None) };
-        let mut threads = state.threads.to_vec();
+        // An ordinary token may be meant itself as well as by its bytes.
+        let named = if inner.specials.is_empty() {
+            Vec::new()
+        } else {
+            self.after_special(&mut shared, &state.threads, id)
+        };
+        let bytes = inner.vocabulary.bytes(id).unwrap_or_default();
+        let mut threads = if bytes.is_empty() { Vec::new() } else { state.threads.to_vec() };
         let mut after = Vec::new();
         for &byte in bytes {
+            if threads.is_empty() {
+                break;
+            }
             self.step(&mut shared, &threads, byte, &mut after)?;
             std::mem::swap(&mut threads, &mut after);
-            if threads.is_empty() {
-                return Ok(None);
-            }
         }
-        Ok(next(threads, false))
+        if !named.is_empty() {
+            threads.extend(named);
+            shared.recognizer.stacks.join_threads(&mut threads, 0);
+        }
+        Ok(if threads.is_empty() { None } else { next(threads, false) })
     }
 
     /// The threads after a byte.
@@ -337,7 +401,7 @@ impl Matcher {
         let inner = &*self.compiled.inner;
         let mut out = Vec::new();
         for (node, below) in self.specials(shared, threads) {
-            if inner.specials.get(&node).is_some_and(|ids| ids.contains(&id)) {
+            if inner.specials.get(&node).is_some_and(|named| named.has(id)) {
                 shared.recognizer.pop(below, &mut out);
             }
         }
