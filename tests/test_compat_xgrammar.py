@@ -6,6 +6,7 @@ import inspect
 import json
 import pathlib
 
+import engine_sources
 import numpy as np
 import pytest
 
@@ -166,3 +167,40 @@ def test_signatures_are_those_of_the_package(name):
         if name == "GrammarCompiler" and method.name == "compile_lark":
             wanted[1] = "text"
         assert parameters == wanted, method.name
+
+
+# What the engines import from xgrammar to build structural tags; it is pydantic models and templates, and not here.
+BUILDERS = {"StructuralTag", "get_model_structural_tag", "normalize_tool_choice"}
+
+
+@pytest.mark.parametrize(("package", "version"), [("vllm", "0.33.0"), ("sglang", "0.5.23")])
+def test_the_names_that_engines_use_are_there(package, version):
+    used = set()
+    for path in engine_sources.needed(package, version).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "xgrammar" not in text or "third_party" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module == "xgrammar":
+                used |= {alias.name for alias in node.names}
+            if isinstance(node, ast.Attribute):
+                name = ast.unparse(node)
+                used |= {name.split(".", 1)[1]} if name.startswith(("xgr.", "xgrammar.")) else set()
+    used = {name for name in used if name.split(".")[0][0].isupper() or ("_" in name and "." not in name)}
+    assert len(used) >= 8
+    missing = set()
+    for name in used:
+        if name == "bitmask_dtype":
+            continue  # torch's
+        found = xgr
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is None:
+            missing.add(name)
+    assert missing <= BUILDERS
+
+
+def test_tags_as_items():
+    item = xgr.StructuralTagItem(begin="<f>", schema=json.dumps(SCHEMA), end="</f>")
+    compiled = xgr.GrammarCompiler(INFO).compile_structural_tag([item], ["<f>"])
+    assert accepts(compiled, 'x<f>{"a": true}</f>')

@@ -213,3 +213,52 @@ def test_one_row_of_memory_changes_nothing():
         a.accept_prefix(list(text))
         b.accept_prefix(list(text))
         np.testing.assert_array_equal(a.mask_row(), b.mask_row())
+
+
+@pytest.mark.parametrize(
+    ("before", "token", "expected", "byte", "pointer"),
+    [
+        (b"", b"[", "{", 0, ""),
+        (b'{"a/b":', b'"x', "[", 0, "/a~1b"),
+        (b'{"a/b":[tr', b"ux", "e", 1, "/a~1b/0"),
+        (b'{"a/b":[true,', b"fale", "s", 3, "/a~1b/1"),
+        (b'{"c":"y', b"}", '"', 0, "/c"),
+        (b'{"c":"y"', b"]", ", }", 0, "/c"),
+        (b'{"c"', b":{", '"', 1, "/c"),
+    ],
+)
+def test_a_refusal_says_what_was_expected_and_where(before, token, expected, byte, pointer):
+    schema = {
+        "type": "object",
+        "properties": {"a/b": {"type": "array", "items": {"type": "boolean"}}, "c": {"const": "y"}},
+        "additionalProperties": False,
+    }
+    tokens = [*(bytes([b]) for b in range(256)), b"</s>", token]
+    vocabulary = tm.Vocabulary(tokens, special={"</s>": 256}, eos_ids=[256])
+    grammar = tm.Grammar.json_schema(schema, whitespace="compact")
+    matcher = tm.compile(grammar, vocabulary).matcher()
+    assert matcher.accept_prefix(list(before)) == len(before)
+    with pytest.raises(tm.errors.RejectedTokenError) as caught:
+        matcher.accept(257)
+    error = caught.value
+    assert (error.token_id, error.position, error.byte, error.json_pointer) == (
+        257,
+        len(before),
+        byte,
+        pointer,
+    )
+    assert expected in error.expected
+    assert (pointer or "the root") in str(error)
+    with pytest.raises(tm.errors.RejectedTokenError) as end:
+        matcher.accept(256)
+    assert (end.value.byte, end.value.json_pointer) == (0, matcher_pointer(before))
+    plain = tm.compile(tm.Grammar.regex("ab+"), vocabulary).matcher()
+    with pytest.raises(tm.errors.RejectedTokenError) as caught:
+        plain.accept(257)
+    assert caught.value.json_pointer is None
+
+
+def matcher_pointer(text):
+    from tokamask.show.mask import json_pointer
+
+    return json_pointer(text)

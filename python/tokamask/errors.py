@@ -76,11 +76,23 @@ class UnsatisfiableError(GrammarError):
 
 
 class RejectedTokenError(TokamaskError, ValueError):
-    """A matcher was given a token that its grammar forbids."""
+    """A matcher was given a token that its grammar forbids: ``expected`` says what fits in the place of the token's byte
+    ``byte``, at ``json_pointer`` of a JSON document (None for texts that are no JSON).
+    """
 
-    def __init__(self, message: str, *, token_id: int, position: int, expected: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        token_id: int,
+        position: int,
+        expected: str,
+        byte: int = 0,
+        json_pointer: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.token_id, self.position, self.expected = token_id, position, expected
+        self.byte, self.json_pointer = byte, json_pointer
 
 
 class RollbackError(TokamaskError, ValueError):

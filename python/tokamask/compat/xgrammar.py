@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "GrammarMatcher",
     "InvalidJSONError",
     "InvalidStructuralTagError",
+    "StructuralTagItem",
     "TokenizerInfo",
     "VocabType",
     "allocate_token_bitmask",
@@ -306,6 +308,27 @@ class Grammar:
         if saved["kind"] not in ("ebnf", "json_schema", "regex", "lark", "structural_tag"):
             raise DeserializeFormatError(f"unknown kind {saved['kind']!r}")
         return Grammar(saved["kind"], saved["arguments"])
+
+
+@dataclass
+class StructuralTagItem:
+    """A tag of a structural tag: its beginning, the schema of what follows, its end."""
+
+    begin: str
+    schema: Any
+    end: str
+
+    def model_dump(self, *, by_alias: bool = True) -> dict[str, Any]:
+        """The fields as a dict."""
+        return {"begin": self.begin, "schema": self.schema, "end": self.end}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "bitmask_dtype":
+        import torch
+
+        return torch.int32
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class CompiledGrammar:

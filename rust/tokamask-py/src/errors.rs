@@ -105,10 +105,12 @@ fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             fields.set_item("json_pointer", json_pointer)?;
             "UnsatisfiableError"
         }
-        Error::RejectedToken(RejectedTokenError { token_id, position, expected }) => {
+        Error::RejectedToken(RejectedTokenError { token_id, position, expected, byte, json_pointer }) => {
             fields.set_item("token_id", token_id)?;
             fields.set_item("position", position)?;
             fields.set_item("expected", expected)?;
+            fields.set_item("byte", byte)?;
+            fields.set_item("json_pointer", json_pointer)?;
             "RejectedTokenError"
         }
         Error::Rollback(RollbackError { requested, available }) => {

@@ -144,14 +144,18 @@ pub struct UnsatisfiableError {
 
 /// A matcher was given a token that the grammar forbids.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("token {token_id} rejected at position {position}: expected {expected}")]
+#[error("token {token_id} rejected at position {position}: expected {expected}{}{}", if *byte == 0 { String::new() } else { format!(" at its byte {byte}") }, match json_pointer.as_deref() { None => String::new(), Some("") => " at the root".into(), Some(p) => format!(" at {p}") })]
 pub struct RejectedTokenError {
     /// The token.
     pub token_id: u32,
     /// Number of tokens accepted before it.
     pub position: usize,
-    /// What would have been allowed, for people.
+    /// What would have been allowed at that byte, for people.
     pub expected: String,
+    /// Bytes of the token that would have fitted: the one after them does not.
+    pub byte: usize,
+    /// Where in the document that is, if it is JSON.
+    pub json_pointer: Option<String>,
 }
 
 /// More tokens were to be undone than were accepted.

@@ -254,6 +254,8 @@ pub struct Grammar {
     pub guards: Vec<Option<Guard>>,
     /// Threads that differ only below the top are joined: the grammar has rules.
     pub merges: bool,
+    /// Texts are JSON documents.
+    pub is_json: bool,
     /// Names of properties may have to differ.
     pub objects: bool,
 }
@@ -291,6 +293,7 @@ impl Grammar {
             nullable: vec![false; n],
             guards: Vec::new(),
             merges: false,
+            is_json: false,
             objects,
         };
         let live = grammar.productive();

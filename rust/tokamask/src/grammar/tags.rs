@@ -348,7 +348,7 @@ impl Reader {
             (Some(content), _) => self.at("content", |r| r.format(content, &ends))?,
             (None, Some(schema)) => {
                 // What engines passed before formats had a type; the schema may be JSON text.
-                let parsed = schema.as_str().map(|text| serde_json::from_str(text));
+                let parsed = schema.as_str().map(serde_json::from_str);
                 let schema = match parsed {
                     None => schema.clone(),
                     Some(Ok(schema)) => schema,

@@ -10,6 +10,7 @@ use crate::error::{
 use crate::grammar::{Grammar, Node, NodeId, SpecialToken};
 use crate::ids::TokenId;
 use crate::mask::recognizer::{Recognizer, Thread};
+use crate::mask::refusal::json_pointer;
 use crate::mask::rows::{Ground, MaskRow, Rows};
 use crate::mask::tables::Lexicon;
 use crate::vocabulary::Vocabulary;
@@ -70,7 +71,7 @@ impl CompiledGrammar {
     /// A matcher at the beginning.
     pub fn matcher(&self) -> Matcher {
         let threads = Box::new([Recognizer::start(&self.inner.grammar)]);
-        let start = Arc::new(State { threads, terminated: false, length: 0, previous: None });
+        let start = Arc::new(State { threads, terminated: false, length: 0, token: None, previous: None });
         Matcher { compiled: self.clone(), state: start }
     }
 
@@ -123,8 +124,16 @@ impl Named {
 
     fn write(&self, out: &mut [u32]) {
         match self {
-            Self::Few(ids) => ids.iter().for_each(|id| out[id.index() / 32] |= 1 << (id.get() % 32)),
-            Self::Many(row) => out.iter_mut().zip(row).for_each(|(word, more)| *word |= more),
+            Self::Few(ids) => {
+                for id in ids {
+                    out[id.index() / 32] |= 1 << (id.get() % 32);
+                }
+            }
+            Self::Many(row) => {
+                for (word, more) in out.iter_mut().zip(row) {
+                    *word |= more;
+                }
+            }
         }
     }
 }
@@ -155,8 +164,12 @@ fn specials(grammar: &Grammar, vocabulary: &Vocabulary) -> Result<FxHashMap<Node
                     let known = vocabulary.bytes(id).is_some() || vocabulary.is_special(id);
                     row[id.index() / 32] |= u32::from(known) << (id.get() % 32);
                 }
-                refused.iter().for_each(|id| row[id.index() / 32] &= !(1 << (id.get() % 32)));
-                ids.iter().for_each(|id| row[id.index() / 32] |= 1 << (id.get() % 32));
+                for id in refused {
+                    row[id.index() / 32] &= !(1 << (id.get() % 32));
+                }
+                for id in ids {
+                    row[id.index() / 32] |= 1 << (id.get() % 32);
+                }
                 Named::Many(row)
             }
         };
@@ -191,6 +204,8 @@ struct State {
     threads: Box<[Thread]>,
     terminated: bool,
     length: usize,
+    /// The last of the tokens.
+    token: Option<TokenId>,
     previous: Option<Arc<State>>,
 }
 
@@ -327,7 +342,7 @@ impl Matcher {
         let next = |threads: Vec<Thread>, terminated| {
             let (threads, length, previous) =
                 (threads.into_boxed_slice(), state.length + 1, Some(Arc::clone(state)));
-            Some(State { threads, terminated, length, previous })
+            Some(State { threads, terminated, length, token: Some(id), previous })
         };
         if inner.vocabulary.eos_ids().contains(&id) && self.accepting(&mut shared, &state.threads) {
             return Ok(next(Vec::new(), true));
@@ -431,13 +446,46 @@ impl Matcher {
             None if id.index() >= self.compiled.vocabulary().len() => {
                 Err(UnknownTokenError::Id(id.get().into()).into())
             }
-            None => Err(RejectedTokenError {
-                token_id: id.get(),
-                position: self.len(),
-                expected: self.expected(),
-            }
-            .into()),
+            None => Err(self.refusal(id)?.into()),
         }
+    }
+
+    /// Why a token is not allowed.
+    fn refusal(&self, id: TokenId) -> Result<RejectedTokenError, Error> {
+        let inner = &*self.compiled.inner;
+        let whole = inner.vocabulary.is_special(id) || self.state.terminated;
+        let bytes = if whole { &[] } else { inner.vocabulary.bytes(id).unwrap_or_default() };
+        let mut threads = self.state.threads.to_vec();
+        let mut fits = 0;
+        for &byte in bytes {
+            let mut after = Vec::new();
+            self.step(&mut self.compiled.lock(), &threads, byte, &mut after)?;
+            if after.is_empty() {
+                break;
+            }
+            threads = after;
+            fits += 1;
+        }
+        let terminated = self.state.terminated;
+        let place = State { threads: threads.into(), terminated, length: 0, token: None, previous: None };
+        let there = Self { compiled: self.compiled.clone(), state: Arc::new(place) };
+        let json_pointer = inner.grammar.is_json.then(|| {
+            let mut text = self.text();
+            text.extend_from_slice(&bytes[..fits]);
+            json_pointer(&text)
+        });
+        let (token_id, position, expected) = (id.get(), self.len(), there.expected());
+        Ok(RejectedTokenError { token_id, position, expected, byte: fits, json_pointer })
+    }
+
+    /// The bytes of the tokens accepted; special ones have none.
+    fn text(&self) -> Vec<u8> {
+        let vocabulary = &self.compiled.inner.vocabulary;
+        let states = std::iter::successors(Some(&*self.state), |state| state.previous.as_deref());
+        let mut tokens: Vec<TokenId> = states.filter_map(|state| state.token).collect();
+        tokens.reverse();
+        let spelled = tokens.into_iter().filter(|&id| !vocabulary.is_special(id));
+        spelled.flat_map(|id| vocabulary.bytes(id).unwrap_or_default().iter().copied()).collect()
     }
 
     /// Advances as far as the tokens are allowed; returns how many were.

@@ -9,6 +9,7 @@ mod lexer;
 mod matcher;
 mod memo;
 mod recognizer;
+mod refusal;
 mod rows;
 mod rules;
 mod runs;

@@ -17,7 +17,7 @@ mod members;
 mod reader;
 mod values;
 
-use crate::error::{Error, GrammarError};
+use crate::error::{Error, GrammarError, UnsatisfiableError};
 use crate::grammar::json::{self, Json};
 use crate::grammar::regex::Regex;
 use crate::grammar::{Grammar, Run, UNBOUNDED};
@@ -62,7 +62,16 @@ pub fn read(schema: &str, options: &Options) -> Result<Grammar, Error> {
         documents.push((uri.clone(), json::parse(text)?));
     }
     let documents = document::Documents::new(&root, &documents);
-    lower::Lowering::new(&documents, options).grammar(&root)
+    let grammar = lower::Lowering::new(&documents, options).grammar(&root);
+    let mut grammar = grammar.map_err(|error| match error {
+        // What is found at the very end is about the whole.
+        Error::Unsatisfiable(UnsatisfiableError { json_pointer: None }) => {
+            UnsatisfiableError { json_pointer: Some(String::new()) }.into()
+        }
+        other => other,
+    })?;
+    grammar.is_json = true;
+    Ok(grammar)
 }
 
 /// Builds what all schemas share, so that no schema waits for it.

@@ -259,12 +259,12 @@ impl<'a> Reader<'_, 'a, '_> {
             "dependentRequired" | "dependentSchemas" | "dependencies" if on(Type::Object) => {
                 self.dependent(value)
             }
-            "uniqueItems" if on(Type::Array) && *value == Json::Bool(true) => {
-                if !positive {
-                    return Err(self.unsupported(keyword, "under a negation"));
-                }
-                Formula::Atom(Atom::Unique(self.schema))
-            }
+            "uniqueItems" if on(Type::Array) => match value {
+                Json::Bool(true) if positive => Formula::Atom(Atom::Unique(self.schema)),
+                Json::Bool(true) => return Err(self.unsupported(keyword, "under a negation")),
+                Json::Bool(false) => return irrelevant,
+                _ => return Err(self.error("expected true or false", keyword)),
+            },
             "contains" if on(Type::Array) => self.contains(value)?,
             _ => return irrelevant,
         }))
