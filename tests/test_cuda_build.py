@@ -24,17 +24,26 @@ from tokamask.gpu.manifest import ARCHITECTURES, SHARED_LIMIT, flatten, kernels,
 pytestmark = pytest.mark.skipif(bool(SANITIZER), reason="compiles nothing for the emulator")
 
 
-def usage_of(kernel, variant, arch) -> dict[str, nvrtc.Usage]:
-    key = repr((flatten(kernel.file), nvrtc.options(variant), arch, nvrtc.version()))
+def kept(make, kernel, variant, arch):
+    """What a function of pickles says of a compiled variant, kept in the temporary folder by content."""
+    key = repr((make.__name__, kernel, flatten(kernel.file), nvrtc.options(variant), arch, nvrtc.version()))
     path = (
         pathlib.Path(tempfile.gettempdir()) / "tokamask-nvrtc" / hashlib.sha256(key.encode()).hexdigest()[:24]
     )
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_bytes(pickle.dumps(nvrtc.compile_kernel(kernel, variant, arch).usage))
+        scratch.write_bytes(pickle.dumps(make(kernel, variant, arch)))
         os.replace(scratch, path)
     return pickle.loads(path.read_bytes())
+
+
+def usage_of(kernel, variant, arch) -> dict[str, nvrtc.Usage]:
+    return nvrtc.compile_kernel(kernel, variant, arch).usage
+
+
+def findings_of(kernel, variant, arch) -> list[proof.Finding]:
+    return proof.prove((kernel, variant, arch))
 
 
 def cases():
@@ -48,7 +57,7 @@ def cases():
 
 @pytest.mark.parametrize(("kernel", "variant", "arch"), list(cases()))
 def test_compiles_within_its_budget(kernel, variant, arch):
-    usage = usage_of(kernel, variant, arch)
+    usage = kept(usage_of, kernel, variant, arch)
     assert set(usage) == {e.name for e in kernel.entries}
     for entry in kernel.entries:
         used = usage[entry.name]
@@ -66,7 +75,7 @@ WIDE = [k for k in kernels().values() if any(e.wide_loads for e in k.entries)]
 @pytest.mark.parametrize("kernel", WIDE, ids=lambda k: k.name)
 def test_memory_bound_kernels_load_16_bytes_at_a_time(kernel):
     """In the machine code of one variant; ``make kernels-proof`` looks at others on every architecture."""
-    findings = proof.prove((kernel, proof.ends(kernel)[-1], "sm_80"))
+    findings = kept(findings_of, kernel, proof.ends(kernel)[-1], "sm_80")
     assert [f.faults for f in findings] == [()] * len(kernel.entries)
     assert all(
         f.wide_loads >= e.wide_loads for f, e in zip(findings, kernel.entries, strict=True) if e.wide_loads
