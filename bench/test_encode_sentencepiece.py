@@ -1,7 +1,7 @@
 """SentencePiece's kind of BPE, which splits no words: one document a call, one thread, text never seen before.
 
-mistral: a `.model` file. gemma3: the tokenizer of a GGUF file; rivals that read no such file get the tokenizer.json
-that we write of it. Who gives other ids than tokamask is named in the record.
+mistral: a `.model` file. gemma3: a tokenizer.json of the pieces of a GGUF file. All read the same file; who gives
+other ids than tokamask is named in the record.
 """
 
 import pytest

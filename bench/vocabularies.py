@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 from dataclasses import dataclass, field
 
@@ -64,7 +63,7 @@ class Marked:
     """A vocabulary whose tokens mark spaces and cross words."""
 
     path: pathlib.Path
-    """The file that its owner gives."""
+    """What tokamask reads."""
     model: pathlib.Path | None
     tokenizer_json: pathlib.Path | None
 
@@ -85,9 +84,21 @@ def marked(name: str) -> Marked | None:
     def write(target: pathlib.Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             tm.Tokenizer.from_file(path).save(pathlib.Path(folder) / "t.json")
-            shutil.move(pathlib.Path(folder) / "t.json", target)
+            file = json.loads((pathlib.Path(folder) / "t.json").read_text(encoding="utf-8"))
+        # Laid out as the owner's file, which is what rivals are made for.
+        file["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+        file["pre_tokenizer"] = {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        }
+        for token in file["added_tokens"]:
+            token["normalized"] = False
+        target.write_text(json.dumps(file, ensure_ascii=False), encoding="utf-8")
 
-    return Marked(path, None, cached(f"{name}-{tm.__version__}-tokenizer.json", write))
+    document = cached(f"{name}-{tm.__version__}-marked.json", write)
+    return Marked(document, None, document)
 
 
 def names() -> list[str]:

@@ -332,8 +332,8 @@ def main(names: list[str]) -> int:
                 flush=True,
             )
             failed |= bool(row["differences"])
-    rows = [known[name] for name in PAIRS if name in known]
-    RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            rows = [known[name] for name in PAIRS if name in known]
+            RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(failed)
 
 

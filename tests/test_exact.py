@@ -3,6 +3,8 @@
 ``make exact`` runs all of it (exact.py), and tests/data/exact.json says what it found.
 """
 
+import json
+
 import exact
 import pytest
 
@@ -35,3 +37,9 @@ def test_documents(pair):
 def test_hostile_texts(pair):
     for name, text in exact.hostile(0.01).items():
         assert exact.difference(pair, text) is None, name
+
+
+def test_the_record_has_no_differences():
+    rows = json.loads(exact.RESULTS.read_text(encoding="utf-8"))
+    assert {row["vocabulary"] for row in rows} <= set(exact.PAIRS)
+    assert {row["vocabulary"]: row["differences"] for row in rows if row["differences"]} == {}
