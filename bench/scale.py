@@ -1,7 +1,7 @@
 """Counting a corpus and ten of its kind: time and memory against size, with a plot.
 
 ``python bench/scale.py`` writes ``docs/pictures/bench/counting.svg``. Each size is counted by a fresh process, whose growth is what
-counting holds; a tenth of the text is new in each copy of the corpus, as in a corpus that grows.
+counting holds. Each copy of the corpus numbers a tenth of its lines anew; its words are those of the first, so the tables stay.
 """
 
 from __future__ import annotations
