@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -178,6 +179,101 @@ def test_copies_encode_alike(smollm2, tmp_path):
     ):
         assert other.encode("Hello, 123 world's") == smollm2.encode("Hello, 123 world's")
         assert other.vocabulary == smollm2.vocabulary
+
+
+def test_the_compiled_file_is_the_same_tokenizer(smollm2_json, tmp_path):
+    """Tables that were derived before give the same ids, and the definition comes back whole."""
+    path = tmp_path / "saved"
+    smollm2_json.save(path)
+    mapped = tm.Tokenizer.from_file(path)
+    for text in [*ODD, *strings(3)]:
+        assert mapped.encode(text) == smollm2_json.encode(text), text
+        assert (
+            mapped.encode_by(text, method="fewest").tolist()
+            == smollm2_json.encode_by(text, method="fewest").tolist()
+        )
+    mapped.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+    for name in ("one.json", "other.json"):
+        (mapped if name == "one.json" else smollm2_json).save(tmp_path / name)
+    assert (tmp_path / "one.json").read_text() == (tmp_path / "other.json").read_text()
+
+
+def test_a_compiled_file_that_is_cut_or_changed_is_refused(smollm2_json, tmp_path):
+    path = tmp_path / "saved"
+    smollm2_json.save(path)
+    data, rng = path.read_bytes(), random.Random(11)
+    for _ in range(40):
+        at = rng.randrange(len(data))
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.randrange(8)
+        for broken in (data[:at], bytes(changed)):
+            with pytest.raises(tm.errors.VocabularyError):
+                tm.Tokenizer.from_bytes(broken)
+
+
+def test_tables_of_another_version_are_derived_anew(smollm2_json, tmp_path):
+    """The package's version stands before the tables; the checksum is made right again."""
+    path = tmp_path / "saved"
+    smollm2_json.save(path)
+    data = path.read_bytes()
+    version = tm.__version__.encode()
+    mark = len(version).to_bytes(8, "little") + version
+    assert data.count(mark) == 1
+    at = data.index(mark) + 8
+    changed = data[:at] + bytes(len(version)) + data[at + len(version) :]
+    changed = changed[:12] + checksum(changed[20:]).to_bytes(8, "little") + changed[20:]
+    derived = tm.Tokenizer.from_bytes(changed)
+    for text in [*ODD[:12], *strings(4, 40)]:
+        assert derived.encode(text) == smollm2_json.encode(text)
+    assert checksum(data[20:]).to_bytes(8, "little") == data[12:20]
+
+
+def checksum(data):
+    """That of compiled files."""
+    mask = (1 << 64) - 1
+
+    def step(total, word):
+        total = (total ^ word) * 0x9E37_79B9_7F4A_7C15 & mask
+        return (total << 29 | total >> 35) & mask
+
+    sums = [len(data), 1, 2, 3]
+    whole = len(data) // 32 * 32
+    words = np.frombuffer(data[:whole], "<u8").tolist()
+    for at, word in enumerate(words):
+        sums[at % 4] = step(sums[at % 4], word)
+    for start in range(whole, len(data), 8):
+        sums[0] = step(sums[0], int.from_bytes(data[start : start + 8], "little"))
+    total = 0
+    for part in sums:
+        total = step(total, part)
+    return total
+
+
+def test_lists_share_their_ints(smollm2):
+    """Ids above the small ints of Python are the same objects in every list; lists are ordinary ones."""
+    text = "A whole sentence about somebody else's encyclopaedia. " * 40
+    one, other = smollm2.encode(text), smollm2.encode(text)
+    assert one == smollm2.encode_array(text).tolist()
+    assert all(a is b for a, b in zip(one, other, strict=True))
+    counts = [sys.getrefcount(token) for token in one[:5]]
+    del other
+    assert all(
+        sys.getrefcount(token) < count for token, count in zip(one[:5], counts, strict=True) if token > 256
+    )
+    one.append("more")
+    one.sort(key=str)
+    assert len(one) == len(smollm2.encode(text)) + 1
+
+
+@pytest.mark.parametrize("start", ["", "b", "x\u0301"])
+@pytest.mark.parametrize("run", ["a", "Q", " ", "\n", "!", "ab", "e\u0301", "กข", "internationalisation"])
+def test_long_pieces_equal_the_reference(smollm2, smollm2_reference, start, run):
+    for length in (31, 32, 33, 63, 64, 65, 90, 255, 257, 1024, 5000):
+        text = start + run * (length // len(run) + 1)
+        assert smollm2.encode(text) == smollm2_reference.encode(text, add_special_tokens=False).ids
+    text = start + "".join(run * n + "Zq" for n in (70, 3, 200, 64, 63))
+    assert smollm2.encode(text) == smollm2_reference.encode(text, add_special_tokens=False).ids
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])

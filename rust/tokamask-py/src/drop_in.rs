@@ -77,7 +77,7 @@ pub fn encode_lists<'py>(
     let lists = PyList::empty(py);
     for row in offsets.windows(2) {
         let row = &ids[row[0] as usize..row[1] as usize];
-        lists.append(PyList::new(py, row.iter().map(|&id| ints[id as usize].bind_borrowed(py)))?)?;
+        lists.append(ints.list(py, row)?)?;
     }
     Ok(lists)
 }

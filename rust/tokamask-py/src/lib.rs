@@ -12,6 +12,7 @@ mod drop_in;
 mod errors;
 mod grammar;
 mod kernels;
+mod lists;
 mod matcher;
 mod tokenizer;
 mod train;

@@ -1,5 +1,6 @@
 //! `tokamask.Tokenizer`.
 
+use std::io::{Read, Seek};
 use std::sync::Arc;
 
 use numpy::PyArrayMethods;
@@ -8,7 +9,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use tokamask::formats::map::Map;
 use tokamask::formats::{compiled, tiktoken, tokenizer_json_write};
 use tokamask::text::added::Allowed;
 use tokamask::tokenizer::sample::Law;
@@ -17,6 +19,7 @@ use tokamask::tokenizer::segment::Method;
 use crate::appender::Appender;
 use crate::arrays::to_numpy;
 use crate::errors::Result;
+use crate::lists::Ints;
 use crate::vocabulary::Vocabulary;
 
 /// Texts shorter than this are encoded under the GIL: releasing it would take longer.
@@ -36,7 +39,7 @@ pub struct Tokenizer {
     inner: Arc<tokamask::tokenizer::Tokenizer>,
     vocabulary: Vocabulary,
     /// The int of every id, made once: lists of fresh ints would cost more than the encoding.
-    ints: PyOnceLock<Vec<Py<PyInt>>>,
+    ints: PyOnceLock<Ints>,
 }
 
 impl From<tokamask::tokenizer::Tokenizer> for Tokenizer {
@@ -53,9 +56,8 @@ impl Tokenizer {
     }
 
     /// The int of every id; made when first asked for.
-    pub fn ints<'a>(&'a self, py: Python<'_>) -> &'a [Py<PyInt>] {
-        let make = || (0..self.inner.vocabulary().len()).map(|id| PyInt::new(py, id).unbind()).collect();
-        self.ints.get_or_init(py, make)
+    pub fn ints(&self, py: Python<'_>) -> &Ints {
+        self.ints.get_or_init(py, || Ints::new(py, self.inner.vocabulary().len()))
     }
 
     fn ids(&self, py: Python<'_>, text: &str, special: bool, allowed: &Allowed) -> Result<Vec<u32>> {
@@ -95,9 +97,20 @@ fn with_ids<T>(ids: &Bound<'_, PyAny>, run: impl FnOnce(&[u32]) -> T) -> PyResul
     Ok(run(&list))
 }
 
-fn read_file(path: &Bound<'_, PyAny>) -> PyResult<(String, Vec<u8>)> {
+fn read_file(path: &Bound<'_, PyAny>) -> PyResult<(String, Map)> {
     let path: std::path::PathBuf = path.extract()?;
-    let data = std::fs::read(&path).map_err(|error| match error.raw_os_error() {
+    let read = || {
+        let mut file = std::fs::File::open(&path)?;
+        let mut start = Vec::with_capacity(file.metadata()?.len() as usize + 1);
+        file.by_ref().take(compiled::MAGIC.len() as u64).read_to_end(&mut start)?;
+        if start == compiled::MAGIC {
+            file.rewind()?;
+            return Map::open(&mut file); // our own files are replaced, never written into
+        }
+        file.read_to_end(&mut start)?;
+        Ok(start.into())
+    };
+    let data = read().map_err(|error: std::io::Error| match error.raw_os_error() {
         Some(code) => {
             pyo3::exceptions::PyOSError::new_err((code, error.to_string(), path.display().to_string()))
         }
@@ -126,7 +139,7 @@ impl Tokenizer {
     #[classmethod]
     fn from_file(_class: &Bound<'_, PyType>, py: Python<'_>, path: &Bound<'_, PyAny>) -> Result<Self> {
         let (path, data) = read_file(path)?;
-        let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::from_bytes(&data));
+        let tokenizer = py.detach(|| tokamask::tokenizer::Tokenizer::from_map(data));
         Ok(tokenizer.map_err(|error| at_path(error, &path))?.into())
     }
 
@@ -237,8 +250,7 @@ impl Tokenizer {
         if ids.len() < FEW && self.ints.get(py).is_none() {
             return Ok(PyList::new(py, ids)?);
         }
-        let ints = self.ints(py);
-        Ok(PyList::new(py, ids.iter().map(|&id| ints[id as usize].bind_borrowed(py)))?)
+        Ok(self.ints(py).list(py, &ids)?)
     }
 
     /// The ids of ``text`` as uint32 [n].
@@ -479,10 +491,12 @@ impl Tokenizer {
     /// Writes the tokenizer to ``path``, to be read by ``from_file``: a tokenizer.json if the name ends
     /// in ``.json``, else the compact form that loads fastest.
     fn save(&self, path: std::path::PathBuf) -> Result<()> {
-        let definition = self.inner.definition();
         let json = path.extension().is_some_and(|suffix| suffix == "json");
-        let write = if json { tokenizer_json_write::write } else { compiled::write };
-        let data = write(definition)?;
+        let data = if json {
+            tokenizer_json_write::write(self.inner.definition())?
+        } else {
+            self.inner.to_compiled()?
+        };
         Ok(std::fs::write(path, data).map_err(PyErr::from)?)
     }
 
@@ -496,7 +510,7 @@ impl Tokenizer {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Result<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
         let py = slf.py();
-        let data = compiled::write(slf.get().inner.definition())?;
+        let data = slf.get().inner.to_compiled()?;
         Ok((slf.get_type().getattr("from_bytes")?, (PyBytes::new(py, &data),)))
     }
 

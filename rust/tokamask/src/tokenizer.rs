@@ -11,6 +11,7 @@ pub mod segment;
 pub mod unstable;
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -18,12 +19,15 @@ use rustc_hash::FxHashMap;
 use crate::bpe::encoder::{Count, Encoder, Sink, BATCH};
 use crate::bpe::Merges;
 use crate::error::{Error, LimitError, UnknownTokenError, UnsupportedComponentError, VocabularyError};
+use crate::formats::compiled::{self, Compiled, Derived};
+use crate::formats::map::Map;
 use crate::formats::{self, Definition, Settings};
 use crate::ids::TokenId;
 use crate::models::Kind;
 use crate::text::added::{AddedTokens, Allowed, Part};
 use crate::text::alphabet::spell;
 use crate::text::decoder::Leading;
+use crate::text::levels::Levels;
 use crate::text::normalizer::{Normalization, Normalizer};
 use crate::text::pretokenizer::PreTokenizer;
 use crate::vocabulary::trie::TokenTrie;
@@ -33,7 +37,8 @@ use route::{Route, Way};
 /// An immutable tokenizer; cheap to share between threads.
 pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
-    definition: Definition,
+    definition: Source,
+    settings: Settings,
     /// Matched in the text as it is.
     added: AddedTokens,
     /// Matched in the normal form of what is left.
@@ -50,22 +55,66 @@ pub struct Tokenizer {
     trie: OnceLock<TokenTrie>,
 }
 
+/// What a tokenizer was built from.
+enum Source {
+    Read(Definition),
+    /// Made from the file when first asked for.
+    Compiled(Box<Compiled>, OnceLock<Definition>),
+}
+
+impl Deref for Source {
+    type Target = Definition;
+
+    fn deref(&self) -> &Definition {
+        match self {
+            Self::Read(definition) => definition,
+            Self::Compiled(compiled, definition) => definition.get_or_init(|| compiled.definition()),
+        }
+    }
+}
+
+/// The tokens of a definition, borrowed.
+fn spelled(definition: &Definition) -> Vec<Option<&[u8]>> {
+    definition.tokens.iter().map(Option::as_deref).collect()
+}
+
 impl Tokenizer {
     /// Builds the tables of a definition.
     pub fn new(definition: Definition) -> Result<Self, Error> {
-        Self::build(definition, false)
+        let parts = Self::build(&definition, &spelled(&definition), None, false)?;
+        Ok(parts(Source::Read(definition)))
     }
 
     /// The same without fast paths: texts go through the definition of their model. For tests.
     pub fn literal(definition: Definition) -> Result<Self, Error> {
-        Self::build(definition, true)
+        let parts = Self::build(&definition, &spelled(&definition), None, true)?;
+        Ok(parts(Source::Read(definition)))
     }
 
-    fn build(definition: Definition, literally: bool) -> Result<Self, Error> {
-        let Definition { tokens, merges, settings } = &definition;
-        let mut bytes = route::printed(&definition);
-        let print = route::printer(&definition);
-        let spelled = route::added_spellings(&definition)?;
+    /// From a compiled file.
+    pub fn from_compiled(mut compiled: Compiled) -> Result<Self, Error> {
+        let derived = compiled.derived.take();
+        let (Kind::Bytes, Some(derived)) = (&compiled.settings.model, derived) else {
+            return Self::new(compiled.definition());
+        };
+        let small =
+            Definition { tokens: Vec::new(), merges: Merges::Ranks, settings: compiled.settings.clone() };
+        let parts = Self::build(&small, &compiled.tokens(), Some(&derived), false)?;
+        Ok(parts(Source::Compiled(Box::new(compiled), OnceLock::new())))
+    }
+
+    /// All but the source. `tokens`: those of the definition, which may lack them if `derived` is given.
+    fn build(
+        definition: &Definition,
+        tokens: &[Option<&[u8]>],
+        derived: Option<&Derived>,
+        literally: bool,
+    ) -> Result<impl FnOnce(Source) -> Self, Error> {
+        let Definition { merges, settings, .. } = definition;
+        let print = route::printer(definition);
+        let spelled = route::added_spellings(definition)?;
+        let mut own: FxHashMap<usize, Vec<u8>> = FxHashMap::default();
+        let mut size = tokens.len();
         for (token, spelled) in settings.added.iter().zip(&spelled) {
             let at = token.id as usize;
             if at >= crate::bpe::MAX_SYMBOLS {
@@ -73,15 +122,19 @@ impl Tokenizer {
                     .at_token(&token.content)
                     .into());
             }
-            if bytes.len() <= at {
-                bytes.resize(at + 1, None);
-            }
-            bytes[at] = Some(print(spelled.as_bytes()));
+            size = size.max(at + 1);
+            own.insert(at, print(spelled.as_bytes()));
         }
+        let bytes_model = settings.model == Kind::Bytes;
+        let printed = (0..size).map(|id| match (own.remove(&id), tokens.get(id).copied().flatten()) {
+            (Some(bytes), _) => Some(Cow::Owned(bytes)),
+            (None, Some(token)) if bytes_model => Some(Cow::Borrowed(token)),
+            (None, token) => token.map(|token| Cow::Owned(print(token))),
+        });
         let special = settings.added.iter().filter(|t| t.special);
         let special = special.map(|t| (t.content.clone(), TokenId::new(t.id)));
         let eos_ids = settings.eos_ids.iter().copied().map(TokenId::new);
-        let vocabulary = Vocabulary::new(bytes, special, eos_ids)?;
+        let vocabulary = Vocabulary::new(printed, special, eos_ids)?;
         for &id in settings.prefix.iter().chain(&settings.suffix) {
             if vocabulary.bytes(id.into()).is_none() {
                 return Err(
@@ -90,14 +143,16 @@ impl Tokenizer {
             }
         }
         let (normalized, raw) = settings.added.iter().cloned().partition(|token| token.normalized);
-        let (route, normalization) = Route::new(&definition, literally)?;
-        let bytes_model = settings.model == Kind::Bytes;
-        let slices: Vec<Option<&[u8]>> =
-            tokens.iter().filter(|_| bytes_model).map(Option::as_deref).collect();
+        let (route, normalization) = Route::new(definition, literally)?;
         let none = Merges::List(Vec::new());
-        let encoder = Encoder::new(&slices, if bytes_model { merges } else { &none }, settings.whole_pieces)?;
+        let encoder = match derived {
+            Some(derived) => Encoder::with(tokens, &derived.tables, settings.whole_pieces)?,
+            None if bytes_model => Encoder::new(tokens, merges, settings.whole_pieces)?,
+            None => Encoder::new(&[], &none, settings.whole_pieces)?,
+        };
         let cuts = if matches!(route, Route::Bytes) { &settings.steps[..] } else { &[] };
-        let pretokenizer = PreTokenizer::new(cuts)?;
+        let windows = derived.map_or(&[][..], |derived| &derived.windows);
+        let pretokenizer = PreTokenizer::with(cuts, windows)?;
         // SentencePiece itself matches its pieces as they are spelled.
         let as_spelled = matches!(settings.normalizer, Some(Normalizer::SentencePiece(_)));
         let form = |text: &str| {
@@ -108,25 +163,51 @@ impl Tokenizer {
             };
             normal.into_owned()
         };
-        Ok(Self {
+        let added_normalized = AddedTokens::new(normalized, form)?;
+        let added = AddedTokens::new(raw, str::to_owned)?;
+        let added_spellings = settings.added.iter().map(|token| token.id).zip(spelled).collect();
+        let (way, settings) = (Way::new(definition), settings.clone());
+        Ok(move |definition| Self {
             vocabulary: Arc::new(vocabulary),
-            added: AddedTokens::new(raw, str::to_owned)?,
-            added_normalized: AddedTokens::new(normalized, form)?,
-            way: Way::new(&definition),
+            added,
+            added_normalized,
+            way,
             normalization,
             route,
             pretokenizer,
             encoder,
             prefixes: OnceLock::new(),
-            added_spellings: settings.added.iter().map(|token| token.id).zip(spelled).collect(),
+            added_spellings,
             trie: OnceLock::new(),
+            settings,
             definition,
         })
     }
 
     /// Reads a tokenizer file, told by its content.
     pub fn from_bytes(data: &[u8]) -> Result<Self, Error> {
+        if data.starts_with(compiled::MAGIC) {
+            return Self::from_map(data.to_vec().into());
+        }
         Self::new(formats::read(data)?)
+    }
+
+    /// The same from a file; a compiled one is not copied.
+    pub fn from_map(file: Map) -> Result<Self, Error> {
+        if file.starts_with(compiled::MAGIC) {
+            return Self::from_compiled(Compiled::open(file)?);
+        }
+        Self::from_bytes(&file)
+    }
+
+    /// The compiled file of the tokenizer: its definition and the tables that take long to derive.
+    pub fn to_compiled(&self) -> Result<Vec<u8>, VocabularyError> {
+        let mut derived = Derived::default();
+        if self.settings.model == Kind::Bytes {
+            derived.windows = self.pretokenizer.windows();
+            derived.tables = self.encoder.derived();
+        }
+        compiled::write(&self.definition, &derived)
     }
 
     /// tiktoken's kind: ranks by token bytes, one split rule, special tokens.
@@ -177,7 +258,7 @@ impl Tokenizer {
         allowed: &Allowed,
         sink: &mut impl Sink,
     ) -> Result<(), Error> {
-        let settings = &self.definition.settings;
+        let settings = &self.settings;
         if add_special_tokens {
             sink.ids(&settings.prefix);
         }
@@ -223,13 +304,7 @@ impl Tokenizer {
     /// Normal text without added tokens.
     fn encode_ordinary(&self, text: &str, first: bool, sink: &mut impl Sink) -> Result<(), Error> {
         if !matches!(self.route, Route::Bytes) {
-            return self.route.encode(
-                text,
-                first,
-                self.definition.settings.whole_pieces,
-                &self.encoder,
-                sink,
-            );
+            return self.route.encode(text, first, self.settings.whole_pieces, &self.encoder, sink);
         }
         // Positions are 32 bits in the hot path.
         if text.len() > u32::MAX as usize {
@@ -238,6 +313,12 @@ impl Tokenizer {
         if let Some(rule) = self.pretokenizer.single_rule() {
             let mut splitter = rule.pieces(text.as_bytes());
             self.encoder.encode(text.as_bytes(), |starts| splitter.fill(starts), sink);
+            return Ok(());
+        }
+        if let Some(mut levels) =
+            self.pretokenizer.rules().and_then(|rules| Levels::new(&rules, text.as_bytes()))
+        {
+            self.encoder.encode(text.as_bytes(), |starts| levels.fill(starts), sink);
             return Ok(());
         }
         let mut spans = Vec::new();
@@ -323,7 +404,7 @@ impl Tokenizer {
     /// The text of ids by the file's own decoder, token by token.
     fn decode_literally(&self, ids: &[u32]) -> Result<String, Error> {
         let spellings = ids.iter().map(|&id| self.spelling(id)).collect::<Result<Vec<_>, _>>()?;
-        match &self.definition.settings.decoder {
+        match &self.settings.decoder {
             Some(decoder) => Ok(decoder.decode(spellings)?),
             None => Ok(spellings.join(" ")),
         }
@@ -331,7 +412,7 @@ impl Tokenizer {
 
     /// A token as the file spells it.
     pub fn spelling(&self, id: u32) -> Result<String, UnknownTokenError> {
-        let Definition { tokens, settings, .. } = &self.definition;
+        let Definition { tokens, settings, .. } = &*self.definition;
         if let Some(spelled) = self.added_spellings.get(&id) {
             return Ok(spelled.clone());
         }

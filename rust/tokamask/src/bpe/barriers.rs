@@ -8,6 +8,7 @@
 //! a barrier.
 
 use super::huge::Huge;
+use super::long::run_length;
 
 /// Bytes on each side of a space that are looked at.
 const REACH: usize = 4;
@@ -94,6 +95,34 @@ impl Barriers {
         barriers
     }
 
+    /// The notes as bytes; [`Self::from_bytes`] is the way back.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let words = self.pairs.iter().chain(self.spaces.iter()).chain(self.wide.iter());
+        let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(self.shapes.as_flattened().iter().flat_map(|number| number.to_le_bytes()));
+        bytes
+    }
+
+    /// The notes from bytes; `None` if their number is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut words =
+            bytes.chunks_exact(8).map(|b| b.iter().rev().fold(0, |all, &b| all << 8 | u64::from(b)));
+        let mut take = |count: usize| {
+            let words: Vec<u64> = words.by_ref().take(count).collect();
+            (words.len() == count).then(|| Huge::of(&words))
+        };
+        let (pairs, spaces, wide) = (take(1 << 10)?, take(1 << (BITS - 6))?, take(1 << (BITS - 6))?);
+        let rest = &bytes[8 * ((1 << 10) + (2 << (BITS - 6)))..];
+        let number = |b: &[u8]| b.iter().rev().fold(0, |all, &b| all << 8 | u32::from(b));
+        let shape = |b: &[u8]| [number(&b[..4]), number(&b[4..8]), number(&b[8..])];
+        (rest.len() % 12 == 0).then(|| Self {
+            pairs,
+            spaces,
+            wide,
+            shapes: rest.chunks_exact(12).map(shape).collect(),
+        })
+    }
+
     /// A character of three bytes begins at `at`, with or without its end.
     fn note_wide(&mut self, token: &[u8], at: usize) {
         let before = if token[..at].iter().all(|byte| byte & 0xC0 == 0x80) {
@@ -146,14 +175,38 @@ impl Barriers {
     /// The first barrier inside a piece.
     #[inline]
     pub fn first(&self, piece: &[u8]) -> Option<usize> {
-        (1..piece.len()).find(|&at| self.is_barrier(piece, at))
+        self.next(piece, 1)
+    }
+
+    /// The first barrier of a piece from `at` on.
+    #[inline]
+    fn next(&self, piece: &[u8], mut at: usize) -> Option<usize> {
+        while at < piece.len() {
+            if self.is_barrier(piece, at) {
+                return Some(at);
+            }
+            // In a run of one byte all places are alike that are not near its ends.
+            if piece[at] == piece[at - 1]
+                && at + 64 < piece.len()
+                && piece[at + 63] == piece[at]
+                && at >= REACH
+            {
+                let run = run_length(&piece[at - REACH..]);
+                at += run.saturating_sub(2 * REACH + 1);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Appends the barriers of the piece `text[start..end]` from `first` in it on.
     pub fn cut(&self, text: &[u8], start: usize, end: usize, first: usize, places: &mut Vec<u32>) {
         let piece = &text[start..end];
-        let barriers = (first..piece.len()).filter(|&at| self.is_barrier(piece, at));
-        places.extend(barriers.map(|at| (start + at) as u32));
+        let mut at = Some(first);
+        while let Some(place) = at {
+            places.push((start + place) as u32);
+            at = self.next(piece, place + 1);
+        }
     }
 }
 

@@ -59,6 +59,13 @@ pub enum Entry<'a> {
 #[derive(Clone, Copy)]
 pub struct PoolRange<'a>(&'a [PoolWord]);
 
+/// The two ids of a word.
+#[inline(always)]
+pub fn ids_of(word: &AtomicU64) -> [u32; 2] {
+    let pair = word.load(Ordering::Relaxed) & PAIR;
+    [pair as u32, (pair >> 32) as u32]
+}
+
 impl Entry<'_> {
     /// Appends the ids.
     #[inline]
@@ -70,8 +77,7 @@ impl Entry<'_> {
                 ids.extend_from_slice(&four[..*count]);
             }
             Self::Words(words, count) => {
-                let pairs = words.iter().map(|word| word.load(Ordering::Relaxed) & PAIR);
-                ids.extend(pairs.flat_map(|pair| [pair as u32, (pair >> 32) as u32]).take(*count));
+                ids.extend(words.iter().flat_map(ids_of).take(*count));
             }
             Self::Pooled(range) => ids.extend(range.0.iter().map(|word| word.0.load(Ordering::Relaxed))),
         }
@@ -105,10 +111,11 @@ impl<const W: usize, const K: usize> Table<W, K> {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // without link-time optimisation a zip stays a call
     fn is(slot: &Slot<W>, key: &Key<K>) -> bool {
         let mut other = slot.0[0].load(Ordering::Acquire) ^ key[0];
-        for (word, key) in slot.0[1..K].iter().zip(&key[1..]) {
-            other |= word.load(Ordering::Relaxed) ^ key;
+        for nth in 1..K {
+            other |= slot.0[nth].load(Ordering::Relaxed) ^ key[nth];
         }
         other == 0
     }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::barriers::Barriers;
-use super::cache::{Cache, Seeds, Table};
+use super::cache::{ids_of, Cache, Entry, Seeds, Table};
 use super::keys::{
     long_hash, long_key, short_bytes, short_hash, short_key_at, LongKey, ShortKey, LONG, NO_KEY, SHORT,
 };
 use super::lanes::{self, Word};
-use super::long::Joiner;
+use super::long::{run_length, Joiner, RUN};
 use super::whole::Whole;
 use super::{Bpe, Merges, NONE};
 use crate::error::VocabularyError;
@@ -20,6 +20,9 @@ use crate::error::VocabularyError;
 /// Pieces in a batch: enough to hold the misses that the lanes interleave (128: 347 ns a miss,
 /// 512: 265).
 pub const BATCH: usize = 512;
+/// Pieces between asking for a slot and comparing it. (All of a batch asked for at once fill the first-level
+/// cache and the queue of its misses.)
+const AHEAD: usize = 32;
 /// Pieces from [`LONG`] to this are cached whole.
 const SHELVED: usize = 256;
 /// Pieces on each shelf before it is cleared.
@@ -27,6 +30,9 @@ const SHELF: usize = 1 << 12;
 const SHELVES: usize = 16;
 /// A block of a long piece ends among its last so many places, where a merge is least likely.
 const CHOICE: usize = 8;
+
+/// Blocks of a long piece that are merged in turn.
+const BLOCKS: usize = 128;
 
 type Short = Table<4, 2>;
 type Wide = Table<8, 5>;
@@ -52,11 +58,13 @@ pub struct Encoder {
 /// Scratch space of a thread, of bounded size.
 struct Work {
     starts: Vec<u32>,
+    /// Pieces that are not short.
+    places: Vec<u32>,
     /// The starts with the barriers of long pieces.
     cuts: Vec<u32>,
     keys: Box<[ShortKey; BATCH]>,
     hashes: Box<[u64; BATCH]>,
-    out: Box<[u32; 4 * BATCH + 4]>,
+    out: Box<[u32; 6 * BATCH + 6]>,
     missing: Vec<u16>,
     words: Vec<Word<16>>,
     wide_words: Vec<Word<32>>,
@@ -91,10 +99,83 @@ impl Sink for Count {
     }
 }
 
+/// What takes long to derive from tokens and merges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// Token id of each merge symbol.
+    pub ids: Vec<u32>,
+    /// Halves of each: symbols before it, or itself twice.
+    pub halves: Vec<(u32, u32)>,
+    /// Notes of the [`Barriers`].
+    pub barriers: Vec<u8>,
+}
+
 /// The cache tables of one call.
 struct Tables {
     short: Arc<Short>,
     wide: Arc<Wide>,
+}
+
+impl Tables {
+    /// Writes the ids of a piece of [`SHORT`] bytes or more if the cache has them and they are few; how many.
+    #[inline(always)]
+    fn wide(&self, encoder: &Encoder, piece: &[u8], out: &mut [u32]) -> usize {
+        let key = long_key(piece);
+        match self.wide.get(&key, long_hash(&key, &encoder.seeds)) {
+            Some(Entry::Words(words, count)) => {
+                for (word, place) in words.iter().zip(out.chunks_exact_mut(2)) {
+                    let pair = ids_of(word);
+                    place[0] = pair[0];
+                    place[1] = pair[1];
+                }
+                count
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Bytes of a piece of a batch.
+#[inline(always)]
+fn from_to(starts: &[u32], nth: usize) -> std::ops::Range<usize> {
+    starts[nth] as usize..starts[nth + 1] as usize
+}
+
+/// Notes the pieces that are not short; true if one has [`LONG`] bytes or more.
+fn places_of(starts: &[u32], places: &mut Vec<u32>) -> bool {
+    const STEP: usize = 16;
+    places.clear();
+    let mut longest = 0;
+    for (block, (from, to)) in starts.chunks(STEP).zip(starts[1..].chunks(STEP)).enumerate() {
+        // The bits of all lengths: a short block is told without a branch for each piece.
+        if from.iter().zip(to).fold(0, |bits, (from, to)| bits | (to - from)) < SHORT as u32 {
+            continue;
+        }
+        for (nth, (from, to)) in from.iter().zip(to).enumerate() {
+            if to - from >= SHORT as u32 {
+                places.push((block * STEP + nth) as u32);
+                longest = longest.max(to - from);
+            }
+        }
+    }
+    longest >= LONG as u32
+}
+
+/// True if the text begins with so many bytes of one kind.
+fn same(text: &[u8], count: usize) -> bool {
+    text.len() >= count && text[1..count].iter().all(|&byte| byte == text[0])
+}
+
+/// Encoded blocks.
+struct Blocks {
+    symbols: Box<[[u32; 32]; BLOCKS]>,
+    counts: [usize; BLOCKS],
+}
+
+impl Blocks {
+    fn new() -> Self {
+        Self { symbols: Box::new([[0; 32]; BLOCKS]), counts: [0; BLOCKS] }
+    }
 }
 
 impl Encoder {
@@ -104,9 +185,42 @@ impl Encoder {
         merges: &Merges,
         whole_pieces: bool,
     ) -> Result<Self, VocabularyError> {
-        let bpe = Bpe::new(tokens, merges)?;
         let seeds = seeds();
-        let whole = Whole::new(tokens, |id| whole_pieces || bpe.symbols[id] != NONE, seeds);
+        let whole = Whole::new(tokens, seeds);
+        let bpe = Bpe::with(tokens, &whole, merges)?;
+        let barriers = Barriers::new(tokens.iter().copied().flatten());
+        Ok(Self::from_parts(tokens, bpe, whole, barriers, whole_pieces))
+    }
+
+    /// The same from tables that were derived before.
+    pub fn with(
+        tokens: &[Option<&[u8]>],
+        derived: &Derived,
+        whole_pieces: bool,
+    ) -> Result<Self, VocabularyError> {
+        let barriers = Barriers::from_bytes(&derived.barriers);
+        let barriers = barriers.ok_or_else(|| VocabularyError::new("compiled tokenizer: barriers"))?;
+        let bpe = Bpe::packed(tokens, derived.ids.clone(), derived.halves.clone());
+        Ok(Self::from_parts(tokens, bpe, Whole::new(tokens, seeds()), barriers, whole_pieces))
+    }
+
+    /// The tables that take long to derive.
+    pub fn derived(&self) -> Derived {
+        let (ids, halves) = self.bpe.symbols();
+        Derived { ids: ids.to_vec(), halves: halves.to_vec(), barriers: self.barriers.to_bytes() }
+    }
+
+    fn from_parts(
+        tokens: &[Option<&[u8]>],
+        bpe: Bpe,
+        mut whole: Whole,
+        barriers: Barriers,
+        whole_pieces: bool,
+    ) -> Self {
+        let seeds = whole.seeds();
+        if !whole_pieces {
+            whole.keep(|id| bpe.symbols[id] != NONE);
+        }
         let mut first = vec![NONE; 1 << 16];
         for (pair, symbol) in first.iter_mut().enumerate() {
             let (left, right) = (bpe.bytes[pair >> 8], bpe.bytes[pair & 255]);
@@ -114,18 +228,18 @@ impl Encoder {
                 *symbol = bpe.pairs.get(left, right);
             }
         }
-        Ok(Self {
+        Self {
             complete: !bpe.bytes.contains(&NONE),
             whole,
             first,
             short: Cache::new(1 << 16, 1 << 20, short_hash, seeds),
             wide: Cache::new(1 << 12, 1 << 16, long_hash, seeds),
             shelves: std::array::from_fn(|_| Mutex::default()),
-            barriers: Barriers::new(tokens.iter().copied().flatten()),
+            barriers,
             odd: whole_pieces && tokens.iter().zip(&bpe.symbols).any(|(t, &s)| t.is_some() && s == NONE),
             bpe,
             seeds,
-        })
+        }
     }
 
     /// The merge tables.
@@ -163,29 +277,44 @@ impl Encoder {
                 if starts.len() < 2 {
                     break;
                 }
+                let long = places_of(&starts, &mut work.places);
+                if work.places.is_empty() {
+                    self.batches(text, &starts, work, &mut tables, sink);
+                    continue;
+                }
                 let mut cuts = std::mem::take(&mut work.cuts);
-                let starts = if self.cut(text, &starts, &mut cuts) { &cuts } else { &starts };
-                self.pieces(text, starts, work, &mut tables, sink);
+                if self.cut(text, &starts, &work.places, &tables, &mut cuts) {
+                    self.pieces(text, &cuts, work, &mut tables, sink);
+                } else if long {
+                    self.pieces(text, &starts, work, &mut tables, sink);
+                } else {
+                    self.batches(text, &starts, work, &mut tables, sink);
+                }
                 work.cuts = cuts;
             }
             work.starts = starts;
         });
     }
 
-    /// The starts again, with the barriers inside pieces that are not short; false if there are none.
-    fn cut(&self, text: &[u8], starts: &[u32], cuts: &mut Vec<u32>) -> bool {
+    /// The starts again, with the barriers inside the pieces at `places` that the cache does not know; false if
+    /// there are none.
+    fn cut(&self, text: &[u8], starts: &[u32], places: &[u32], tables: &Tables, cuts: &mut Vec<u32>) -> bool {
         cuts.clear();
         let mut copied = 0;
-        for (nth, piece) in starts.windows(2).enumerate() {
-            if piece[1] - piece[0] < SHORT as u32 {
+        for &nth in places {
+            let nth = nth as usize;
+            let (start, end) = (starts[nth] as usize, starts[nth + 1] as usize);
+            let piece = &text[start..end];
+            let key = long_key(piece);
+            if piece.len() < LONG && tables.wide.get(&key, long_hash(&key, &self.seeds)).is_some() {
                 continue;
             }
-            let (start, end) = (piece[0] as usize, piece[1] as usize);
-            let Some(first) = self.barriers.first(&text[start..end]) else { continue };
+            let Some(first) = self.barriers.first(piece) else { continue };
             let before = cuts.len();
             cuts.extend_from_slice(&starts[copied..=nth]);
             let own = cuts.len();
             self.barriers.cut(text, start, end, first, cuts);
+            let last = copied;
             copied = nth + 1;
             // A token that merging does not make is one only where it is the whole piece.
             let odd = |from: u32, to: u32| {
@@ -193,10 +322,10 @@ impl Encoder {
                 id != NONE && self.bpe.symbols[id as usize] == NONE
             };
             if self.odd {
-                let ends = cuts[own..].iter().copied().chain([piece[1]]);
+                let ends = cuts[own..].iter().copied().chain([end as u32]);
                 if cuts[own - 1..].iter().zip(ends).any(|(&from, to)| odd(from, to)) {
                     cuts.truncate(before);
-                    copied = nth + 1 - (own - before);
+                    copied = last;
                 }
             }
         }
@@ -218,7 +347,7 @@ impl Encoder {
             let (start, end) = (starts[nth - 1] as usize, starts[nth] as usize);
             if end - start >= LONG {
                 self.batches(text, &starts[from..nth], work, tables, sink);
-                self.long(&text[start..end], work, tables, sink);
+                self.long(&text[start..end], work, sink);
                 from = nth;
             }
         }
@@ -243,14 +372,14 @@ impl Encoder {
     }
 
     /// A piece of [`LONG`] bytes or more.
-    fn long(&self, piece: &[u8], work: &mut Work, tables: &mut Tables, sink: &mut impl Sink) {
+    fn long(&self, piece: &[u8], work: &mut Work, sink: &mut impl Sink) {
         let id = self.whole.get(piece);
         if id != NONE {
             return sink.ids(&[id]);
         }
         let mut ids = Vec::new();
         if piece.len() >= SHELVED {
-            self.in_blocks(piece, work, tables, &mut ids);
+            self.in_blocks(piece, work, &mut ids);
             return sink.ids(&ids);
         }
         let key = long_key(&piece[..LONG - 1]);
@@ -259,7 +388,7 @@ impl Encoder {
         if let Some(known) = shelf().get(piece) {
             return sink.ids(known);
         }
-        self.in_blocks(piece, work, tables, &mut ids);
+        self.in_blocks(piece, work, &mut ids);
         let mut shelf = shelf();
         if shelf.len() >= SHELF {
             shelf.clear();
@@ -269,52 +398,68 @@ impl Encoder {
     }
 
     /// A piece of [`LONG`] bytes or more, see [`long`](super::long).
-    fn in_blocks(&self, piece: &[u8], work: &mut Work, tables: &mut Tables, ids: &mut Vec<u32>) {
+    fn in_blocks(&self, piece: &[u8], work: &mut Work, ids: &mut Vec<u32>) {
         if !self.has_symbols(piece) {
             return self.bpe.encode_piece(piece, ids); // without the bytes that the vocabulary lacks
         }
-        let mut symbols = Vec::new();
-        if piece.iter().all(|&byte| byte == piece[0]) && self.bpe.run_of(piece[0], piece.len(), &mut symbols)
-        {
-            ids.extend(symbols.iter().map(|&symbol| self.bpe.ids[symbol as usize]));
-            return;
-        }
         let mut joiner = Joiner::new(&self.bpe, piece);
-        let mut blocks = vec![0];
-        let mut start = 0;
+        let (mut start, mut plain) = (0, 0);
+        let mut merged = Blocks::new();
         while start < piece.len() {
-            let end = self.block(piece, start);
-            blocks.push(end as u32);
-            start = end;
-            if blocks.len() > BATCH || start == piece.len() {
-                ids.clear();
-                self.batch(piece, &blocks, work, tables, ids);
-                let mut left = &ids[..];
-                for block in blocks.windows(2) {
-                    let mut length = (block[1] - block[0]) as usize;
-                    symbols.clear();
-                    while let (Some((&id, rest)), true) = (left.split_first(), length > 0) {
-                        let symbol = self.bpe.symbols[id as usize];
-                        if symbol == NONE {
-                            // A whole token that merging does not make: the block is that token.
-                            let mut parts = Vec::new();
-                            self.bpe.merge_all(&piece[block[0] as usize..block[1] as usize], &mut parts);
-                            symbols.extend(parts);
-                            length = 0;
-                        } else {
-                            length -= self.bpe.length(symbol).min(length);
-                            symbols.push(symbol);
-                        }
-                        left = rest;
-                    }
-                    joiner.add(&symbols);
+            work.wide_words.clear();
+            let mut run = 0;
+            while start < piece.len() && work.wide_words.len() < BLOCKS {
+                if start >= plain && same(&piece[start..], RUN) {
+                    run = run_length(&piece[start..]);
+                    break;
                 }
-                blocks.clear();
-                blocks.push(end as u32);
+                let end = self.block(piece, start);
+                let mut bytes = [0; 32];
+                bytes[..end - start].copy_from_slice(&piece[start..end]);
+                let tag = work.wide_words.len() as u32;
+                work.wide_words.push(Word { bytes, length: (end - start) as u32, tag });
+                start = end;
+            }
+            self.merge_blocks(&work.wide_words, &mut merged);
+            for (symbols, &count) in merged.symbols.iter().zip(&merged.counts).take(work.wide_words.len()) {
+                joiner.add(&symbols[..count]);
+            }
+            if run > 0 {
+                work.symbols.clear();
+                if self.bpe.run_of(piece[start], run, &mut work.symbols) {
+                    joiner.add(&work.symbols);
+                    start += run;
+                } else {
+                    plain = start + run; // it has no simple pattern: block by block
+                }
             }
         }
         ids.clear();
         ids.extend(joiner.symbols().iter().map(|&symbol| self.bpe.ids[symbol as usize]));
+    }
+
+    /// Merges blocks of a long piece, which no cache needs to know.
+    fn merge_blocks(&self, words: &[Word<32>], merged: &mut Blocks) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+            // SAFETY: the features were just detected.
+            return unsafe { self.merge_blocks_avx2(words, merged) };
+        }
+        self.merge_blocks_portable(words, merged);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn merge_blocks_avx2(&self, words: &[Word<32>], merged: &mut Blocks) {
+        self.merge_blocks_portable(words, merged);
+    }
+
+    #[inline(always)]
+    fn merge_blocks_portable(&self, words: &[Word<32>], merged: &mut Blocks) {
+        lanes::run(&self.lane_tables(), words, |nth, symbols| {
+            merged.symbols[nth][..symbols.len()].copy_from_slice(symbols);
+            merged.counts[nth] = symbols.len();
+        });
     }
 
     /// The end of the block that starts at `start`: where the two bytes merge latest.
@@ -360,7 +505,6 @@ impl Encoder {
         sink: &mut impl Sink,
     ) {
         let count = starts.len() - 1;
-        let short = &*tables.short;
         let (keys, hashes) = (&mut work.keys[..count], &mut work.hashes[..count]);
         let (from, to) = (&starts[..count], &starts[1..=count]);
         for nth in 0..count {
@@ -368,10 +512,15 @@ impl Encoder {
             let hash = short_hash(&key, &self.seeds);
             keys[nth] = key;
             hashes[nth] = hash;
-            short.prefetch(hash);
+        }
+        for &hash in &work.hashes[..AHEAD.min(count)] {
+            tables.short.prefetch(hash);
         }
         let (mut used, mut resolved) = (0, false);
         for nth in 0..count {
+            if let Some(&hash) = work.hashes[..count].get(nth + AHEAD) {
+                tables.short.prefetch(hash);
+            }
             let (ids, known) = tables.short.quick(&work.keys[nth], work.hashes[nth]);
             if known != 0 {
                 if let Some(place) = work.out.get_mut(used..used + 4) {
@@ -382,6 +531,13 @@ impl Encoder {
                 }
                 used += known;
                 continue;
+            }
+            if work.keys[nth][0] == NO_KEY {
+                let known = tables.wide(self, &text[from_to(starts, nth)], &mut work.out[used..]);
+                if known != 0 {
+                    used += known;
+                    continue;
+                }
             }
             sink.ids(&work.out[..used]);
             used = 0;
@@ -580,10 +736,11 @@ impl Work {
     fn new() -> Self {
         Self {
             starts: Vec::new(),
+            places: Vec::new(),
             cuts: Vec::new(),
             keys: Box::new([[0; 2]; BATCH]),
             hashes: Box::new([0; BATCH]),
-            out: Box::new([0; 4 * BATCH + 4]),
+            out: Box::new([0; 6 * BATCH + 6]),
             missing: Vec::new(),
             words: Vec::new(),
             wide_words: Vec::new(),

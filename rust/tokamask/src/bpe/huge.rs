@@ -39,13 +39,15 @@ impl<T> Huge<T> {
     {
         let layout = Self::layout(length);
         assert!(layout.size() >= length * size_of::<T>(), "a table of {length} elements");
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        if layout.align() == PAGE {
+            // Fresh pages are zeros: nothing is written twice.
+            let Some(start) = pages::map(layout.size()) else { handle_alloc_error(layout) };
+            return Self { start: start.cast(), length };
+        }
         // SAFETY: the layout is not empty, and its size was just checked.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(layout) };
-        if layout.align() == PAGE {
-            // Before the first touch: pages that exist already stay small.
-            advise(start.as_ptr().cast(), layout.size());
-        }
         // SAFETY: `length` elements were allocated.
         unsafe { start.write_bytes(0, length) };
         Self { start, length }
@@ -61,19 +63,60 @@ impl<T: Copy + Zeroable> Huge<T> {
     }
 }
 
-/// Asks for huge pages before the first touch; where the system has none, nothing changes.
-#[cfg(target_os = "linux")]
-fn advise(start: *mut u8, size: usize) {
-    const HUGE_PAGE: i32 = 14;
-    unsafe extern "C" {
-        fn madvise(start: *mut u8, size: usize, advice: i32) -> i32;
-    }
-    // SAFETY: the range is one allocation of ours; this advice does not change its contents.
-    unsafe { madvise(start, size, HUGE_PAGE) };
-}
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod pages {
+    use std::ffi::c_void;
+    use std::ptr::{null_mut, NonNull};
 
-#[cfg(not(target_os = "linux"))]
-fn advise(_start: *mut u8, _size: usize) {}
+    use super::PAGE;
+
+    const READ_AND_WRITE: i32 = 3;
+    const PRIVATE_AND_OF_NO_FILE: i32 = 0x22;
+    const HUGE_PAGE: i32 = 14;
+
+    unsafe extern "C" {
+        fn mmap(
+            at: *mut c_void,
+            length: usize,
+            protection: i32,
+            flags: i32,
+            file: i32,
+            offset: i64,
+        ) -> *mut c_void;
+        fn munmap(at: *mut c_void, length: usize) -> i32;
+        fn madvise(start: *mut c_void, size: usize, advice: i32) -> i32;
+    }
+
+    /// Zeroed memory of `size` bytes, a multiple of [`PAGE`], that starts at one; on huge pages where the system
+    /// has them. Asked for before the first touch: pages that exist already stay small.
+    pub fn map(size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: a new mapping wherever the system likes, of whose ends what is not aligned is given back; the advice
+        // does not change its contents.
+        unsafe {
+            let all = mmap(null_mut(), size + PAGE, READ_AND_WRITE, PRIVATE_AND_OF_NO_FILE, -1, 0);
+            if all as isize == -1 {
+                return None;
+            }
+            let before = all.cast::<u8>().align_offset(PAGE);
+            let start = all.cast::<u8>().add(before);
+            if before > 0 {
+                munmap(all, before);
+            }
+            if before < PAGE {
+                munmap(start.add(size).cast(), PAGE - before);
+            }
+            madvise(start.cast(), size, HUGE_PAGE);
+            NonNull::new(start)
+        }
+    }
+
+    /// # Safety
+    /// `start` and `size` are those of a mapping that nobody uses any more.
+    pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { munmap(start.as_ptr().cast(), size) };
+    }
+}
 
 impl<T> Deref for Huge<T> {
     type Target = [T];
@@ -95,6 +138,11 @@ impl<T> DerefMut for Huge<T> {
 
 impl<T> Drop for Huge<T> {
     fn drop(&mut self) {
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        if Self::layout(self.length).align() == PAGE {
+            // SAFETY: mapped with the size of the same layout; elements are plain data without drop.
+            return unsafe { pages::unmap(self.start.cast(), Self::layout(self.length).size()) };
+        }
         // SAFETY: allocated with the same layout; elements are plain data without drop.
         unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.length)) }
     }

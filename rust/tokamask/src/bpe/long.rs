@@ -8,7 +8,7 @@
 use super::{Bpe, NONE};
 
 /// Shortest run of one byte that is worth a pattern.
-const RUN: usize = 64;
+pub const RUN: usize = 64;
 /// Longest stretch of a run that is looked at for its pattern.
 const PROBE: usize = 1024;
 
@@ -67,6 +67,14 @@ impl Bpe {
     pub(super) fn length(&self, symbol: u32) -> usize {
         self.lengths[symbol as usize] as usize
     }
+}
+
+/// How often the first byte of a text, which is not empty, stands there.
+pub fn run_length(text: &[u8]) -> usize {
+    let eight = u64::from(text[0]) * 0x0101_0101_0101_0101;
+    let words = text.chunks_exact(8).take_while(|word| **word == eight.to_le_bytes());
+    let known = words.count() * 8;
+    known + text[known..].iter().take_while(|&&byte| byte == text[0]).count()
 }
 
 /// Symbols of a long piece, grown block by block.

@@ -20,10 +20,9 @@ pub mod pairs;
 pub mod spelled;
 pub mod whole;
 
-use rustc_hash::FxHashMap;
-
 use crate::error::VocabularyError;
 use pairs::Pairs;
+use whole::Whole;
 
 /// "No such symbol", "no such token".
 pub const NONE: u32 = u32::MAX;
@@ -63,17 +62,26 @@ pub struct Bpe {
 impl Bpe {
     /// Builds the tables from token bytes by id (`None` for ids that merging never produces).
     pub fn new(tokens: &[Option<&[u8]>], merges: &Merges) -> Result<Self, VocabularyError> {
+        Self::with(tokens, &Whole::new(tokens, [1; 4]), merges)
+    }
+
+    /// The same where the map of all tokens is there.
+    pub(crate) fn with(
+        tokens: &[Option<&[u8]>],
+        whole: &Whole,
+        merges: &Merges,
+    ) -> Result<Self, VocabularyError> {
         if tokens.len() > MAX_SYMBOLS {
             return Err(VocabularyError::new(format!("more than {MAX_SYMBOLS} tokens")));
         }
         let mut bpe = Self::of_bytes(tokens);
         let in_turn = match merges {
-            Merges::Ranks => bpe.learn_from_ranks(tokens),
-            Merges::List(list) => bpe.learn_from_list(tokens, list)?,
+            Merges::Ranks => bpe.learn_from_ranks(tokens, whole),
+            Merges::List(list) => bpe.learn_from_list(tokens, whole, list)?,
         };
         if !in_turn {
             bpe = Self::of_bytes(tokens);
-            bpe.learn_from_list(tokens, &late::in_order(tokens, merges)?)?;
+            bpe.learn_from_list(tokens, whole, &late::in_order(tokens, merges)?)?;
         }
         Ok(bpe)
     }
@@ -98,6 +106,40 @@ impl Bpe {
         bpe
     }
 
+    /// The tables from symbols that were derived before, see [`Self::symbols`]: an id below `tokens` of each, and
+    /// its halves, which come before it.
+    pub(crate) fn packed(tokens: &[Option<&[u8]>], ids: Vec<u32>, halves: Vec<(u32, u32)>) -> Self {
+        let mut bpe = Self {
+            bytes: Box::new([NONE; 256]),
+            pairs: Pairs::new(tokens.len()),
+            lengths: Vec::with_capacity(ids.len()),
+            symbols: vec![NONE; tokens.len()],
+            ids,
+            halves,
+        };
+        for (symbol, (&id, &(left, right))) in (0..).zip(bpe.ids.iter().zip(&bpe.halves)) {
+            if let Some(&(left, right)) = bpe.halves.get(symbol as usize + 24) {
+                bpe.pairs.prefetch(pairs::key(left, right));
+            }
+            bpe.symbols[id as usize] = symbol;
+            if left == symbol {
+                bpe.lengths.push(1);
+                if let Some(&[byte]) = tokens[id as usize] {
+                    bpe.bytes[usize::from(byte)] = symbol;
+                }
+            } else {
+                bpe.lengths.push(bpe.lengths[left as usize].wrapping_add(bpe.lengths[right as usize]));
+                bpe.pairs.insert(left, right, symbol);
+            }
+        }
+        bpe
+    }
+
+    /// What [`Self::packed`] takes.
+    pub(crate) fn symbols(&self) -> (&[u32], &[(u32, u32)]) {
+        (&self.ids, &self.halves)
+    }
+
     fn add_symbol(&mut self, id: u32, halves: Option<(u32, u32)>) -> u32 {
         let symbol = self.ids.len() as u32;
         self.ids.push(id);
@@ -111,28 +153,28 @@ impl Bpe {
 
     /// In rank order, a token's own encoding under the merges so far is its canonical pair: two
     /// symbols that its bytes divide into and that stay two. False if some token has such a pair only later.
-    fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>]) -> bool {
+    fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>], whole: &Whole) -> bool {
         let mut left_over = Vec::new();
-        let mut known: FxHashMap<&[u8], u32> = FxHashMap::default();
-        known.reserve(tokens.len());
-        for token in tokens.iter().copied().flatten().filter(|token| token.len() == 1) {
-            known.insert(token, self.bytes[usize::from(token[0])]);
-        }
         for (id, token) in tokens.iter().enumerate() {
-            let Some(token) = token.filter(|t| t.len() > 1 && !known.contains_key(t)) else { continue };
-            if let Some((left, right)) = self.halves_of(token, &known) {
-                known.insert(token, self.add_pair(left, right, id as u32));
+            let Some(token) = token.filter(|t| t.len() > 1 && whole.get(t) == id as u32) else { continue };
+            if let Some((left, right)) = self.halves_of(token, whole) {
+                self.add_pair(left, right, id as u32);
             } else {
                 left_over.push(token);
             }
         }
-        !left_over.iter().any(|token| self.halves_of(token, &known).is_some())
+        !left_over.iter().any(|token| self.halves_of(token, whole).is_some())
     }
 
     /// The two symbols that a token comes to before it merges.
-    fn halves_of(&self, token: &[u8], known: &FxHashMap<&[u8], u32>) -> Option<(u32, u32)> {
+    fn halves_of(&self, token: &[u8], whole: &Whole) -> Option<(u32, u32)> {
+        // A token of a later rank is no symbol yet.
+        let symbol = |text: &[u8]| {
+            let symbol = self.symbols.get(whole.get(text) as usize).copied();
+            symbol.filter(|&symbol| symbol != NONE)
+        };
         (1..token.len()).rev().find_map(|at| {
-            let pair = (*known.get(&token[..at])?, *known.get(&token[at..])?);
+            let pair = (symbol(&token[..at])?, symbol(&token[at..])?);
             self.stay_apart(pair.0, pair.1).then_some(pair)
         })
     }
@@ -142,17 +184,12 @@ impl Bpe {
     fn learn_from_list(
         &mut self,
         tokens: &[Option<&[u8]>],
+        whole: &Whole,
         list: &[(u32, u32)],
     ) -> Result<bool, VocabularyError> {
         let mut skipped = Vec::new();
-        let mut id_of: FxHashMap<&[u8], u32> = FxHashMap::default();
-        for (id, token) in tokens.iter().enumerate() {
-            if let Some(token) = token {
-                id_of.entry(token).or_insert(id as u32);
-            }
-        }
         let bytes = |id: u32| tokens.get(id as usize).copied().flatten();
-        let mut joined = Vec::new();
+        let (mut joined, mut last) = (Vec::new(), NONE);
         for (rank, &(left, right)) in list.iter().enumerate() {
             let (Some(l), Some(r)) = (bytes(left), bytes(right)) else {
                 return Err(VocabularyError::new(format!("merge {rank} names an id without bytes")));
@@ -160,10 +197,16 @@ impl Bpe {
             joined.clear();
             joined.extend_from_slice(l);
             joined.extend_from_slice(r);
-            let Some(&id) = id_of.get(&joined[..]) else {
+            // Learnt vocabularies number their tokens in the order of the merges.
+            last = last.wrapping_add(1);
+            if whole.has_doubles() || bytes(last) != Some(&joined[..]) {
+                last = whole.get(&joined);
+            }
+            let id = last;
+            if id == NONE {
                 return Err(VocabularyError::new(format!("merge {rank} makes no token"))
                     .at_token(String::from_utf8_lossy(&joined)));
-            };
+            }
             // Both halves are what their own bytes come to, so the pair is if they stay two.
             if self.symbols[id as usize] != NONE {
                 continue;

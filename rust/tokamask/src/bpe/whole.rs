@@ -3,8 +3,11 @@
 
 use super::cache::{fold, Seeds};
 use super::huge::{prefetch, Huge};
-use super::keys::{long_hash, short_hash, short_key, MASK};
+use super::keys::{long_hash, short_hash, short_key, short_key_at, MASK};
 use super::NONE;
+
+/// Tokens between asking for a slot and filling it.
+const AHEAD: usize = 16;
 
 /// Tokens by their bytes.
 pub struct Whole {
@@ -14,34 +17,97 @@ pub struct Whole {
     bytes: Huge<u8>,
     starts: Huge<u32>,
     longest: usize,
+    doubles: bool,
     seeds: Seeds,
 }
 
 impl Whole {
-    /// Tokens by id; only those with `wanted` are found.
-    pub fn new(tokens: &[Option<&[u8]>], wanted: impl Fn(usize) -> bool, seeds: Seeds) -> Self {
-        let (mut bytes, mut starts) = (Vec::new(), vec![0]);
+    /// Tokens by id; of equal ones the first.
+    pub fn new(tokens: &[Option<&[u8]>], seeds: Seeds) -> Self {
+        let (mut bytes, mut starts) = (Vec::new(), Vec::with_capacity(tokens.len() + 1));
+        bytes.reserve(tokens.iter().flatten().map(|token| token.len()).sum::<usize>() + 16);
+        starts.push(0);
         for token in tokens {
             bytes.extend_from_slice(token.unwrap_or_default());
             starts.push(bytes.len() as u32);
         }
         bytes.extend_from_slice(&[0; 16]);
-        let mut slots = Huge::zeroed((tokens.len().max(8) * 2).next_power_of_two());
+        Self::packed(Huge::of(&bytes), Huge::of(&starts), seeds)
+    }
+
+    /// The same from bytes one after another, 16 more behind them, and where they begin; what has no bytes is
+    /// no token.
+    pub fn packed(bytes: Huge<u8>, starts: Huge<u32>, seeds: Seeds) -> Self {
+        let count = starts.len() - 1;
+        let mut slots = Huge::zeroed((count.max(8) * 2).next_power_of_two());
         slots.fill(u64::MAX);
-        let mut whole = Self { slots, bytes: Huge::of(&bytes), starts: Huge::of(&starts), longest: 0, seeds };
-        for (id, token) in tokens.iter().enumerate() {
-            let Some(token) = token.filter(|t| !t.is_empty() && wanted(id)) else { continue };
-            if whole.get(token) == NONE {
-                whole.longest = whole.longest.max(token.len());
-                let hash = whole.hash(token);
-                let mut at = hash as usize & (whole.slots.len() - 1);
-                while whole.slots[at] != u64::MAX {
-                    at = (at + 1) & (whole.slots.len() - 1);
-                }
-                whole.slots[at] = hash << 32 | id as u64;
+        let mut whole = Self { slots, bytes, starts, longest: 0, doubles: false, seeds };
+        let mut hashes = [0; AHEAD];
+        for id in 0..count + AHEAD {
+            // The slot was asked for some tokens ago.
+            if id >= AHEAD {
+                whole.add(id - AHEAD, hashes[id % AHEAD]);
+            }
+            if id < count {
+                let hash = whole.hash_of(id);
+                whole.prefetch_slot(hash);
+                hashes[id % AHEAD] = hash;
             }
         }
         whole
+    }
+
+    /// True if two tokens have the same bytes.
+    pub fn has_doubles(&self) -> bool {
+        self.doubles
+    }
+
+    /// What the hashes are made with.
+    pub fn seeds(&self) -> Seeds {
+        self.seeds
+    }
+
+    fn add(&mut self, id: usize, hash: u64) {
+        let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.slots[at] != u64::MAX {
+            if self.slots[at] >> 32 == hash & 0xFFFF_FFFF
+                && self.token(self.slots[at]) == &self.bytes[start..end]
+            {
+                self.doubles |= start < end;
+                return;
+            }
+            at = (at + 1) & mask;
+        }
+        if start < end {
+            self.longest = self.longest.max(end - start);
+            self.slots[at] = hash << 32 | id as u64;
+        }
+    }
+
+    fn token(&self, slot: u64) -> &[u8] {
+        let id = slot as u32 as usize;
+        &self.bytes[self.starts[id] as usize..self.starts[id + 1] as usize]
+    }
+
+    /// Hides the tokens that are not `wanted`.
+    pub fn keep(&mut self, wanted: impl Fn(usize) -> bool) {
+        for slot in self.slots.iter_mut() {
+            if *slot != u64::MAX && !wanted(*slot as u32 as usize) {
+                *slot ^= !0 << 32; // the hash of no text with these bytes
+            }
+        }
+    }
+
+    /// The hash of a token.
+    fn hash_of(&self, id: usize) -> u64 {
+        let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
+        if end - start < 16 {
+            short_hash(&short_key_at(&self.bytes, start, end - start), &self.seeds)
+        } else {
+            self.hash(&self.bytes[start..end])
+        }
     }
 
     fn hash(&self, text: &[u8]) -> u64 {

@@ -3,13 +3,16 @@
 pub mod compiled;
 pub mod default;
 pub mod gguf;
+pub mod map;
 pub mod protobuf;
 pub mod sentencepiece;
+pub mod spellings;
 pub mod tekken;
 pub mod tiktoken;
 pub mod tokenizer_json;
 pub mod tokenizer_json_model;
 pub mod tokenizer_json_steps;
+pub mod tokenizer_json_stream;
 pub mod tokenizer_json_write;
 
 use serde::{Deserialize, Serialize};
@@ -87,10 +90,18 @@ pub fn read(data: &[u8]) -> Result<Definition, Error> {
     }
     let first = data.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'{') {
+        if let Some(streamed) = tokenizer_json_stream::read(data) {
+            let large = (streamed.vocab, streamed.merges);
+            return tokenizer_json::read(&streamed.file, Some(large));
+        }
         let file: Value = serde_json::from_slice(data).map_err(|error| {
             VocabularyError::new(format!("not a tokenizer.json: {error}")).at_line(error.line())
         })?;
-        return if tekken::looks_like(&file) { tekken::read(&file) } else { tokenizer_json::read(&file) };
+        return if tekken::looks_like(&file) {
+            tekken::read(&file)
+        } else {
+            tokenizer_json::read(&file, None)
+        };
     }
     if tiktoken::looks_like(data) {
         return Err(VocabularyError::new(

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::tokenizer_json_model::read_model;
+use super::tokenizer_json_model::{read_model, Large};
 use super::tokenizer_json_steps::{read_post_processor, read_steps};
 use super::{Definition, Settings};
 use crate::bpe::MAX_SYMBOLS;
@@ -17,8 +17,8 @@ use crate::text::pretokenizer::Step;
 /// Members that are kept as they stand.
 const KEPT: [&str; 5] = ["pre_tokenizer", "post_processor", "decoder", "truncation", "padding"];
 
-/// Reads a tokenizer.json.
-pub fn read(file: &Value) -> Result<Definition, Error> {
+/// Reads a tokenizer.json; `large` holds the vocabulary and the merges if they are not in the tree.
+pub fn read(file: &Value, large: Option<Large>) -> Result<Definition, Error> {
     if !file["model"].is_object() {
         return Err(VocabularyError::new("not a tokenizer.json: it has no model").at_path("/model").into());
     }
@@ -47,11 +47,11 @@ pub fn read(file: &Value) -> Result<Definition, Error> {
     let byte_level = matches!(steps.last(), Some(Step::ByteLevel { .. }))
         && steps.iter().filter(|step| matches!(step, Step::ByteLevel { .. })).count() == 1
         && !steps.iter().any(|step| matches!(step, Step::Metaspace { .. }));
-    let model = read_model(&file["model"], byte_level)?;
+    let model = read_model(&file["model"], large, byte_level)?;
     if model.kind == Kind::Bytes {
         open_byte_level(&mut steps);
     }
-    let added = assign_ids(added, &model.spellings)?;
+    let added = assign_ids(added, model.spellings.len(), |text| model.spellings.get(text))?;
     let (prefix, suffix) = read_post_processor(&file["post_processor"], "/post_processor")?;
     let mut members: Map<String, Value> = KEPT
         .iter()
@@ -90,9 +90,10 @@ fn open_byte_level(steps: &mut Vec<Step>) {
 /// library that owns the format gives them so, whatever ids the file names.
 pub(super) fn assign_ids(
     tokens: Vec<AddedToken>,
-    spellings: &FxHashMap<String, u32>,
+    size: usize,
+    of_model: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<AddedToken>, VocabularyError> {
-    let size = spellings.len() as u32;
+    let size = size as u32;
     let mut known: Vec<AddedToken> = Vec::with_capacity(tokens.len());
     let mut places: FxHashMap<String, usize> = FxHashMap::default();
     let mut greatest: Option<u32> = None;
@@ -101,7 +102,7 @@ pub(super) fn assign_ids(
             continue;
         }
         let before = places.get(&token.content).copied();
-        let of_model = spellings.get(&token.content).copied();
+        let of_model = of_model(&token.content);
         token.id = match before.map(|nth| known[nth].id).or(of_model) {
             Some(id) => id,
             None => greatest.map_or(size, |id| if id >= size || size == 0 { id + 1 } else { size }),

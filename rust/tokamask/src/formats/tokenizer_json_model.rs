@@ -1,8 +1,8 @@
 //! The models of tokenizer.json.
 
-use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+use super::spellings::SpellingTable;
 use super::tokenizer_json::{flag, unsupported, DeserializeAt};
 use crate::bpe::{Merges, MAX_SYMBOLS};
 use crate::error::{Error, VocabularyError};
@@ -18,11 +18,18 @@ pub struct Read {
     /// The rest of it.
     pub kind: Kind,
     /// Ids of spellings.
-    pub spellings: FxHashMap<String, u32>,
+    pub spellings: SpellingTable,
 }
 
+/// Vocabulary and merges that were read apart from the rest, as [`super::tokenizer_json_stream`] does.
+pub type Large = (SpellingTable, Vec<(u32, u32)>);
+
 /// Reads a model; `byte_level` if the pieces it gets are spelled in the byte alphabet.
-pub fn read_model(model: &Value, byte_level: bool) -> Result<Read, Error> {
+pub fn read_model(model: &Value, large: Option<Large>, byte_level: bool) -> Result<Read, Error> {
+    if let Some((spellings, merges)) = large {
+        check_dropout(model)?;
+        return read_bpe(model, spellings, |_| Ok(merges), byte_level);
+    }
     let name = match &model["type"] {
         Value::String(name) => &**name,
         Value::Null if model["vocab"].is_array() => "Unigram",
@@ -32,7 +39,10 @@ pub fn read_model(model: &Value, byte_level: bool) -> Result<Read, Error> {
         _ => return Err(unsupported(model, "/model")),
     };
     match name {
-        "BPE" => read_bpe(model, byte_level),
+        "BPE" => {
+            check_dropout(model)?;
+            read_bpe(model, read_vocab(model)?, |spellings| read_merges(model, spellings), byte_level)
+        }
         "Unigram" => read_unigram(model),
         "WordPiece" | "WordLevel" => {
             let text = |name: &str| String::deserialize_at(&model[name], &format!("/model/{name}"));
@@ -50,43 +60,64 @@ pub fn read_model(model: &Value, byte_level: bool) -> Result<Read, Error> {
                     )?,
                 }
             };
-            let (tokens, spellings) = read_vocab(model)?;
+            let spellings = read_vocab(model)?;
+            let tokens = by_id(&spellings, |_| None)?;
             Ok(Read { tokens, merges: Merges::List(Vec::new()), kind, spellings })
         }
         _ => Err(unsupported(model, "/model")),
     }
 }
 
-/// Spellings by id, and ids by spelling.
-#[allow(clippy::type_complexity)]
-fn read_vocab(model: &Value) -> Result<(Vec<Option<Vec<u8>>>, FxHashMap<String, u32>), VocabularyError> {
+/// Spellings and their ids.
+fn read_vocab(model: &Value) -> Result<SpellingTable, VocabularyError> {
     let vocab = model["vocab"]
         .as_object()
         .ok_or_else(|| VocabularyError::new("the vocabulary is missing").at_path("/model/vocab"))?;
-    let mut ids = FxHashMap::default();
-    ids.reserve(vocab.len());
-    let mut tokens: Vec<Option<Vec<u8>>> = Vec::with_capacity(vocab.len());
+    let mut spellings = SpellingTable::new(vocab.len(), 8 * vocab.len());
+    let mut given = Vec::new();
     for (token, id) in vocab {
         let error = |reason: String| VocabularyError::new(reason).at_path("/model/vocab").at_token(token);
         let id = id.as_u64().filter(|&id| id < MAX_SYMBOLS as u64);
         let id = id.ok_or_else(|| error("an id is not a small number".to_owned()))?;
         let at = id as usize;
-        if tokens.len() <= at {
-            tokens.resize(at + 1, None);
+        if given.len() <= at {
+            given.resize(at + 1, false);
         }
-        if tokens[at].replace(token.clone().into_bytes()).is_some() {
-            return Err(error(format!("id {id} is given twice")));
+        if std::mem::replace(&mut given[at], true) {
+            return Err(error(given_twice(at as u32)));
         }
-        ids.insert(token.clone(), at as u32);
+        spellings.add(token, at as u32);
     }
-    Ok((tokens, ids))
+    Ok(spellings)
 }
 
-fn read_bpe(model: &Value, byte_level: bool) -> Result<Read, Error> {
+fn given_twice(id: u32) -> String {
+    format!("id {id} is given twice")
+}
+
+/// Tokens by id, as [`SpellingTable::by_id`].
+fn by_id(
+    spellings: &SpellingTable,
+    form: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Vec<Option<Vec<u8>>>, VocabularyError> {
+    spellings
+        .by_id(form)
+        .map_err(|(id, token)| VocabularyError::new(given_twice(id)).at_path("/model/vocab").at_token(token))
+}
+
+fn check_dropout(model: &Value) -> Result<(), Error> {
     if model["dropout"].as_f64().is_some_and(|p| p > 0.0) {
         return Err(unsupported(&Value::from("dropout"), "/model/dropout"));
     }
-    let (mut tokens, spellings) = read_vocab(model)?;
+    Ok(())
+}
+
+fn read_bpe(
+    model: &Value,
+    spellings: SpellingTable,
+    merges: impl FnOnce(&SpellingTable) -> Result<Vec<(u32, u32)>, VocabularyError>,
+    byte_level: bool,
+) -> Result<Read, Error> {
     let text = |name: &str| match &model[name] {
         Value::Null => Ok(None),
         text => String::deserialize_at(text, &format!("/model/{name}")).map(Some),
@@ -99,24 +130,21 @@ fn read_bpe(model: &Value, byte_level: bool) -> Result<Read, Error> {
         end_of_word_suffix: text("end_of_word_suffix")?.filter(|affix| !affix.is_empty()),
         tied: Vec::new(),
     };
-    let merges = read_merges(model, &spellings)?;
+    let merges = Merges::List(merges(&spellings)?);
     let alphabet = ByteOfChar::default();
     // Where no byte can be unknown, the model merges bytes.
-    let every_byte = || (0..=255).all(|byte| spellings.contains_key(&crate::text::alphabet::spell(&[byte])));
+    let every_byte = || (0..=255).all(|byte| spellings.get(&crate::text::alphabet::spell(&[byte])).is_some());
     let plain = kind.continuing_subword_prefix.is_none() && kind.end_of_word_suffix.is_none();
     if byte_level && plain && (every_byte() || (kind.unk_token.is_none() && !kind.byte_fallback)) {
-        for token in tokens.iter_mut().flatten() {
-            // A token with other letters than the alphabet's can never be met in a byte-level text.
-            if let Some(bytes) = std::str::from_utf8(token).ok().and_then(|text| alphabet.bytes(text)) {
-                *token = bytes;
-            }
-        }
+        // A token with other letters than the alphabet's can never be met in a byte-level text.
+        let tokens = by_id(&spellings, |text| alphabet.bytes(text))?;
         return Ok(Read { tokens, merges, kind: Kind::Bytes, spellings });
     }
+    let tokens = by_id(&spellings, |_| None)?;
     Ok(Read { tokens, merges, kind: Kind::Characters(kind), spellings })
 }
 
-fn read_merges(model: &Value, ids: &FxHashMap<String, u32>) -> Result<Merges, VocabularyError> {
+fn read_merges(model: &Value, ids: &SpellingTable) -> Result<Vec<(u32, u32)>, VocabularyError> {
     let Value::Array(list) = &model["merges"] else {
         return Err(VocabularyError::new("the merges are missing").at_path("/model/merges"));
     };
@@ -134,11 +162,11 @@ fn read_merges(model: &Value, ids: &FxHashMap<String, u32>) -> Result<Merges, Vo
         };
         let (left, right) = halves.ok_or_else(|| error("a merge is not two tokens"))?;
         match (ids.get(left), ids.get(right)) {
-            (Some(&left), Some(&right)) => Ok((left, right)),
+            (Some(left), Some(right)) => Ok((left, right)),
             _ => Err(error("a merge names no token")),
         }
     });
-    Ok(Merges::List(merges.collect::<Result<_, _>>()?))
+    merges.collect()
 }
 
 fn read_unigram(model: &Value) -> Result<Read, Error> {
@@ -151,7 +179,10 @@ fn read_unigram(model: &Value) -> Result<Read, Error> {
         Value::Null => None,
         id => Some(u32::deserialize_at(id, "/model/unk_id")?),
     };
-    let spellings = vocab.iter().enumerate().map(|(id, (token, _))| (token.clone(), id as u32)).collect();
+    let mut spellings = SpellingTable::new(vocab.len(), 8 * vocab.len());
+    for (id, (token, _)) in vocab.iter().enumerate().rev() {
+        spellings.add(token, id as u32); // of equal ones the last
+    }
     let (tokens, scores) = vocab.into_iter().map(|(token, score)| (Some(token.into_bytes()), score)).unzip();
     let byte_fallback = flag(model, "byte_fallback", "/model")?;
     let kind = Kind::Unigram(UnigramKind { scores, unk_id, byte_fallback, ..UnigramKind::default() });

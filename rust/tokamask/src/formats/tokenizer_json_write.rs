@@ -76,8 +76,9 @@ fn model(definition: &Definition, spelled: &[Option<String>]) -> Result<Value, V
     }
     // A reader gives added tokens the ids of the model's tokens of the same text, or new ones:
     // where these would be others, the model gets the tokens too.
-    let known = (0u32..).zip(spelled).filter_map(|(id, token)| Some((token.clone()?, id))).collect();
-    if assign_ids(settings.added.clone(), &known)? != settings.added {
+    let known: rustc_hash::FxHashMap<String, u32> =
+        (0u32..).zip(spelled).filter_map(|(id, token)| Some((token.clone()?, id))).collect();
+    if assign_ids(settings.added.clone(), known.len(), |text| known.get(text).copied())? != settings.added {
         for token in &settings.added {
             vocab.entry(token.content.clone()).or_insert_with(|| token.id.into());
         }

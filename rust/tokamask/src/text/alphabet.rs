@@ -26,7 +26,11 @@ impl Default for ByteOfChar {
 impl ByteOfChar {
     /// The bytes that a word of the alphabet spells; `None` if a character is not of it.
     pub fn bytes(&self, word: &str) -> Option<Vec<u8>> {
-        word.chars().map(|c| self.0.get(c as usize).copied().flatten()).collect()
+        let mut bytes = Vec::with_capacity(word.len());
+        for c in word.chars() {
+            bytes.push(self.0.get(c as usize).copied().flatten()?);
+        }
+        Some(bytes)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod base64;
 pub mod category;
 pub mod charsmap;
 pub mod decoder;
+pub mod levels;
 pub mod normalizer;
 pub mod pattern;
 pub mod pieces;

@@ -33,12 +33,17 @@ pub fn onig_rule(rule: &str) -> Result<&str, UnsupportedComponentError> {
 impl Pattern {
     /// Compiles a rule; what cannot be run is refused with the rule's own text.
     pub fn new(source: &str) -> Result<Self, UnsupportedComponentError> {
+        Self::with(source, None)
+    }
+
+    /// The same with windows that were derived before.
+    pub fn with(source: &str, windows: Option<&[u8]>) -> Result<Self, UnsupportedComponentError> {
         let refuse = |error: fancy_regex::Error| UnsupportedComponentError {
             component: format!("split rule {source:?}: {error}"),
             path: None,
         };
         let tree = fancy_regex::Expr::parse_tree(source).map_err(refuse)?;
-        let engine = if let Ok(rule) = Rule::new(&tree.expr) {
+        let engine = if let Ok(rule) = Rule::with(&tree.expr, windows) {
             Engine::Compiled(Box::new(rule))
         } else {
             let regex = fancy_regex::RegexBuilder::new(source).backtrack_limit(usize::MAX).build();

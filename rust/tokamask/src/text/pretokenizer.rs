@@ -95,12 +95,16 @@ impl Step {
 
 /// The compiled rule of a step that cuts by one.
 pub(super) fn pattern_of(step: &Step) -> Result<Option<Pattern>, UnsupportedComponentError> {
-    Ok(Some(match step {
-        Step::Split { pattern, .. } | Step::Matches { pattern } => Pattern::new(pattern)?,
-        Step::Digits { individual: true } => Pattern::new(r"\p{N}")?,
-        Step::Digits { individual: false } => Pattern::new(r"\p{N}+")?,
-        Step::Metaspace { .. } | Step::ByteLevel { .. } | Step::FixedLength { .. } => return Ok(None),
-    }))
+    source_of(step).map(Pattern::new).transpose()
+}
+
+fn source_of(step: &Step) -> Option<&str> {
+    match step {
+        Step::Split { pattern, .. } | Step::Matches { pattern } => Some(pattern),
+        Step::Digits { individual: true } => Some(r"\p{N}"),
+        Step::Digits { individual: false } => Some(r"\p{N}+"),
+        Step::Metaspace { .. } | Step::ByteLevel { .. } | Step::FixedLength { .. } => None,
+    }
 }
 
 /// Steps made ready to run.
@@ -111,11 +115,34 @@ pub struct PreTokenizer {
 impl PreTokenizer {
     /// Compiles the steps, which only cut; [`super::pieces::Pieces`] runs the others.
     pub fn new(steps: &[Step]) -> Result<Self, UnsupportedComponentError> {
-        let steps = steps.iter().filter_map(|step| match pattern_of(step) {
-            Ok(pattern) => pattern.map(|pattern| Ok((step.clone(), pattern))),
-            Err(error) => Some(Err(error)),
+        Self::with(steps, &[])
+    }
+
+    /// The same with the windows of the rules, as far as they were derived before.
+    pub fn with(steps: &[Step], windows: &[Vec<u8>]) -> Result<Self, UnsupportedComponentError> {
+        let rules = steps.iter().filter_map(|step| Some((step, source_of(step)?)));
+        let steps = rules.enumerate().map(|(nth, (step, source))| {
+            Ok((step.clone(), Pattern::with(source, windows.get(nth).map(Vec::as_slice))?))
         });
         Ok(Self { steps: steps.collect::<Result<_, _>>()? })
+    }
+
+    /// The windows of the rules.
+    pub fn windows(&self) -> Vec<Vec<u8>> {
+        let rules = self.steps.iter().map(|(_, pattern)| pattern.rule());
+        rules.map(|rule| rule.map(Rule::windows).unwrap_or_default()).collect()
+    }
+
+    /// The rules of all steps, if nothing is dropped or joined: every match is a piece, and so is what lies between.
+    pub fn rules(&self) -> Option<Vec<&Rule>> {
+        let rules = self.steps.iter().map(|(step, pattern)| match step {
+            Step::Split { behavior: Behavior::Isolated, .. } | Step::Digits { .. } => pattern.rule(),
+            Step::Split { behavior: Behavior::Removed, invert: true, .. } | Step::Matches { .. } => {
+                pattern.rule().filter(|rule| rule.covers())
+            }
+            _ => None,
+        });
+        rules.collect()
     }
 
     /// The rule, if it is the only step, every character is in some match, and matches are kept.
@@ -218,4 +245,57 @@ pub(super) fn cut(
     }
     spans.retain(|&(from, to)| to > from);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::levels::Levels;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        let letters: Vec<char> = "abAB '\u{2019}sS  012345678\t\n\r\n.,!你é½٣\u{301}".chars().collect();
+        prop::collection::vec(prop::sample::select(letters), 0..400).prop_map(|v| v.into_iter().collect())
+    }
+
+    fn rules() -> impl Strategy<Value = Vec<&'static str>> {
+        let rule = prop::sample::select(vec![
+            GPT2,
+            r"\p{N}",
+            r"\p{N}{1,3}",
+            r"\p{N}+",
+            r"(?=(\d{3})+(?!\d))",
+            r"[一-龥぀-ゟ゠-ヿ]+",
+            r"\s+(?!\S)|\s|[^\s]+",
+            r" ?\p{L}+|\s+$",
+            r"a*",
+            r"(?=b)",
+        ]);
+        prop::collection::vec(rule, 1..4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// One pass cuts as step after step does.
+        #[test]
+        fn levels_cut_as_the_steps(rules in rules(), texts in prop::collection::vec(text(), 1..4)) {
+            let steps: Vec<Step> = rules.iter().map(|rule| Step::isolated(rule)).collect();
+            let steps = PreTokenizer::new(&steps).expect("rules that run");
+            let text = texts.concat();
+            let (mut spans, mut starts) = (Vec::new(), vec![0]);
+            steps.split(&text, &mut spans).expect("in memory");
+            let rules = steps.rules().expect("regular rules");
+            let mut levels = Levels::new(&rules, text.as_bytes()).expect("a rule");
+            loop {
+                let mut more = Vec::new();
+                levels.fill(&mut more);
+                let Some(first) = more.first() else { break };
+                prop_assert_eq!(starts.last(), Some(first));
+                starts.extend_from_slice(&more[1..]);
+            }
+            let ours: Vec<(usize, usize)> = starts.windows(2).map(|s| (s[0] as usize, s[1] as usize)).collect();
+            prop_assert_eq!(ours, spans);
+        }
+    }
 }

@@ -83,7 +83,7 @@ impl Tokenizer {
     /// True if ids that all covers share cannot change: what a split rule sees beyond them begins some cover. That
     /// is so for rules without look-around, and for these: white space before a word, digits by three.
     fn covers_tell(&self) -> bool {
-        self.definition.settings.steps.iter().all(|step| {
+        self.settings.steps.iter().all(|step| {
             let (Step::Split { pattern, .. } | Step::Matches { pattern }) = step else { return true };
             let known = [r"\s+(?!\S)", r" +(?!\S)", r"(?=(\d{3})+(?!\d))"];
             let rest = known.iter().fold(pattern.clone(), |rest, known| rest.replace(known, ""));

@@ -45,7 +45,7 @@ impl Spans {
 impl Tokenizer {
     /// True if the text is cut and merged as it stands, bytes for bytes.
     pub(super) fn cuts_alone(&self) -> bool {
-        self.definition.settings.normalizer.is_none() && self.only_bytes("").is_ok()
+        self.settings.normalizer.is_none() && self.only_bytes("").is_ok()
     }
 
     /// The ids of a text and where they come from.
@@ -57,7 +57,7 @@ impl Tokenizer {
         add_special_tokens: bool,
         allowed: &Allowed,
     ) -> Result<Spans, Error> {
-        let settings = &self.definition.settings;
+        let settings = &self.settings;
         let mut spans = Spans::default();
         if add_special_tokens {
             settings.prefix.iter().for_each(|&id| spans.push(id, 0, 0, -1));

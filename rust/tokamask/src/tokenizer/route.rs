@@ -205,16 +205,6 @@ impl Way {
     }
 }
 
-/// The bytes that each token stands for in a text, as far as a token has bytes of its own.
-pub(super) fn printed(definition: &Definition) -> Vec<Option<Vec<u8>>> {
-    let Definition { tokens, settings, .. } = definition;
-    if settings.model == Kind::Bytes {
-        return tokens.clone();
-    }
-    let print = printer(definition);
-    tokens.iter().map(|token| token.as_deref().map(&print)).collect()
-}
-
 /// What stands for each added token in decoded text: normal forms of those matched in such.
 pub(super) fn added_spellings(definition: &Definition) -> Result<Vec<String>, Error> {
     let settings = &definition.settings;

@@ -69,7 +69,7 @@ impl Vocabulary {
     /// `special` names the special tokens: never produced by merging and never matched by a
     /// grammar's text. Their bytes, if any, are what `decode` prints.
     pub fn new(
-        token_bytes: impl IntoIterator<Item = Option<Vec<u8>>>,
+        token_bytes: impl IntoIterator<Item = Option<impl AsRef<[u8]>>>,
         special: impl IntoIterator<Item = (String, TokenId)>,
         eos_ids: impl IntoIterator<Item = TokenId>,
     ) -> Result<Self, VocabularyError> {
@@ -81,7 +81,7 @@ impl Vocabulary {
                 return Err(VocabularyError::new(format!("more than {MAX_VOCAB_SIZE} tokens")));
             }
             present.push(bytes.is_some());
-            arena.extend_from_slice(bytes.as_deref().unwrap_or_default());
+            arena.extend_from_slice(bytes.as_ref().map(AsRef::as_ref).unwrap_or_default());
             let end = u32::try_from(arena.len())
                 .map_err(|_| VocabularyError::new("tokens of more than 4 GiB together"))?;
             offsets.push(end);

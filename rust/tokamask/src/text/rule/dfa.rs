@@ -208,6 +208,11 @@ impl Automaton {
         })
     }
 
+    /// True if a match may begin before a character of a class, where the look-ahead bits are these.
+    pub fn begins(&self, class: usize, looks: usize) -> bool {
+        self.entry(START, class + looks * self.columns) != DEAD
+    }
+
     /// Number of states.
     pub fn states(&self) -> usize {
         self.entries.len() / self.stride
@@ -230,6 +235,30 @@ impl Automaton {
             at += width;
         }
         if rows[row + classes.count] & ROW_MATCHED != 0 {
+            end = at;
+        }
+        (end != usize::MAX).then_some(end)
+    }
+
+    /// The same where the match is long: a byte that leads from a state to itself is not read again and again.
+    pub fn run_over(&self, classes: &Classes, text: &[u8], start: usize) -> Option<usize> {
+        let (mut row, mut at, mut end) = (self.stride, start, usize::MAX);
+        while at < text.len() {
+            let (class, width) = classes.at(text, at);
+            let entry = self.rows[row + usize::from(class)];
+            let next = (entry & !ROW_MATCHED) as usize;
+            if next == row && width == 1 {
+                let same = |word: &[u8]| *word == [text[at]; 16];
+                at += text[at + 1..].chunks_exact(16).take_while(|word| same(word)).count() * 16;
+            }
+            end = if entry & ROW_MATCHED != 0 { at } else { end };
+            row = next;
+            if row == 0 {
+                return (end != usize::MAX).then_some(end);
+            }
+            at += width;
+        }
+        if self.rows[row + classes.count] & ROW_MATCHED != 0 {
             end = at;
         }
         (end != usize::MAX).then_some(end)
@@ -308,6 +337,12 @@ impl Backwards {
             state += 1;
         }
         Ok(Self { next, accepts })
+    }
+
+    /// True if the tree may match before a character of a class.
+    pub fn may_hold(&self, classes: &Classes, class: usize) -> bool {
+        let after = self.next.iter().skip(class).step_by(classes.count);
+        after.into_iter().any(|&state| self.accepts[usize::from(state)])
     }
 
     /// Sets `bit` at every position where the tree matches.

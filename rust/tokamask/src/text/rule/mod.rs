@@ -34,6 +34,7 @@ pub struct Rule {
     pub(crate) automaton: Automaton,
     looks: Vec<Backwards>,
     covers: bool,
+    begins: Box<[bool; 256]>,
     /// Only for rules that cover every text.
     pub(crate) windows: Option<Windows>,
 }
@@ -45,14 +46,30 @@ pub struct NotRegular(pub &'static str);
 impl Rule {
     /// Compiles an expression.
     pub fn new(expression: &fancy_regex::Expr) -> Result<Self, NotRegular> {
+        Self::with(expression, None)
+    }
+
+    /// The same with windows that were derived before, see [`Windows::to_bytes`].
+    pub fn with(expression: &fancy_regex::Expr, known: Option<&[u8]>) -> Result<Self, NotRegular> {
         let tree = syntax::read(expression)?;
         let classes = Classes::new(&tree.sets)?;
         let looks: Vec<Backwards> =
             tree.looks.iter().map(|look| Backwards::new(look, &classes)).collect::<Result<_, _>>()?;
         let automaton = Automaton::new(&tree.root, &classes, looks.len())?;
         let covers = looks.is_empty() && automaton.covers(&classes);
-        let windows = if covers { Windows::new(&automaton, &classes) } else { None };
-        Ok(Self { classes, automaton, looks, covers, windows })
+        let windows = match known {
+            _ if !covers => None,
+            Some([]) => None,
+            Some(bytes) => Windows::from_bytes(bytes, classes.count),
+            None => Windows::new(&automaton, &classes),
+        };
+        let begins = begins(&classes, &automaton, &looks);
+        Ok(Self { classes, automaton, looks, covers, begins, windows })
+    }
+
+    /// By first byte of a character: a match may begin there.
+    pub(crate) fn begins(&self) -> &[bool; 256] {
+        &self.begins
     }
 
     /// Calls `found` with each match in `text`, left to right, not overlapping.
@@ -82,6 +99,11 @@ impl Rule {
             at = end.filter(|&end| end > at).unwrap_or(at + classes::width(text[at]));
         }
         at
+    }
+
+    /// The windows as bytes; empty if there are none.
+    pub fn windows(&self) -> Vec<u8> {
+        self.windows.as_ref().map(Windows::to_bytes).unwrap_or_default()
     }
 
     /// True if every character of every text is in some match.
@@ -120,6 +142,22 @@ impl Rule {
             self.automaton.run_with_looks(&self.classes, text, start, looks)
         }
     }
+}
+
+/// The first bytes of characters before which a match may begin.
+fn begins(classes: &Classes, automaton: &Automaton, looks: &[Backwards]) -> Box<[bool; 256]> {
+    let may: Vec<bool> = (0..classes.count)
+        .map(|class| {
+            let held = |nth: usize, look: &Backwards| usize::from(look.may_hold(classes, class)) << nth;
+            let all = looks.iter().enumerate().fold(0, |all, (nth, look)| all | held(nth, look));
+            (0..=all).any(|bits| bits & !all == 0 && automaton.begins(class, bits))
+        })
+        .collect();
+    let wide = classes.beyond_ascii().iter().zip(&may).any(|(&beyond, &may)| beyond && may);
+    Box::new(std::array::from_fn(|byte| match byte {
+        0..0x80 => may[usize::from(classes.ascii[byte])],
+        _ => wide && byte >= 0xC0,
+    }))
 }
 
 #[cfg(test)]
@@ -261,6 +299,12 @@ mod tests {
             let rule = Rule::new(&tree.expr).expect("regular");
             let windows = rule.windows.as_ref().expect("a compact table");
             assert!(windows.ends.len() <= 3 && windows.open.len() <= 4, "{pattern}");
+            let bytes = windows.to_bytes();
+            let again = Windows::from_bytes(&bytes, rule.classes.count).expect("its own bytes");
+            assert_eq!(again.to_bytes(), bytes);
+            assert!(
+                (0..bytes.len()).all(|cut| Windows::from_bytes(&bytes[..cut], rule.classes.count).is_none())
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use super::classes;
 use super::Rule;
 
 /// Bytes that are looked at together.
-pub(super) const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 /// Below this the automaton alone is faster.
 const SMALL: usize = 64;
 /// The last positions of a chunk are not decided there: a character may be cut.
@@ -40,12 +40,27 @@ impl<'a> Pieces<'a> {
         Self { rule, text, at: 0, vectors: false }
     }
 
+    /// The pieces of `text[start..end]`, which the rule sees as the whole text.
+    pub(crate) fn within(rule: &'a Rule, text: &'a [u8], start: usize, end: usize) -> Self {
+        let vectors = end - start >= SMALL && rule.windows.is_some() && available();
+        Self { rule, text: &text[..end], at: start, vectors }
+    }
+
+    /// True if there are no more pieces.
+    pub(crate) fn is_done(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
     /// Appends the starts of the next pieces and the end of the last; nothing at the end.
     pub fn fill(&mut self, starts: &mut Vec<u32>) {
-        if self.at >= self.text.len() {
-            return;
+        if !self.is_done() {
+            starts.push(self.at as u32);
+            self.fill_on(starts);
         }
-        starts.push(self.at as u32);
+    }
+
+    /// Appends the ends of the next pieces; returns the last.
+    pub(crate) fn fill_on(&mut self, starts: &mut Vec<u32>) -> usize {
         let (start, left) = (self.at, self.text.len() - self.at);
         let chunk = left.min(CHUNK);
         if self.vectors && chunk >= SMALL {
@@ -53,11 +68,18 @@ impl<'a> Pieces<'a> {
             if left == chunk {
                 self.fill_to(self.text.len(), starts);
             } else if self.at < start + chunk / 2 {
-                self.fill_to(start + chunk, starts); // where it decided little
+                // Where it decided little there is a long piece.
+                let end = self.rule.automaton.run_over(&self.rule.classes, self.text, self.at);
+                if let Some(end) = end.filter(|&end| end > self.at) {
+                    self.at = end;
+                    starts.push(end as u32);
+                }
+                self.fill_to(start + chunk, starts);
             }
         } else {
             self.fill_to(start + chunk, starts);
         }
+        self.at
     }
 
     /// Pieces by the automaton until one ends at or after `goal`.

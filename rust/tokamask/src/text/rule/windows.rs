@@ -109,6 +109,81 @@ impl Windows {
         })
     }
 
+    /// The tables as bytes; [`Self::from_bytes`] is the way back.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (counted, most) = self.counted.map_or((0, 0), |(group, most)| (group, most as u8));
+        let sizes = [self.ends.len() as u8, self.open.len() as u8];
+        let mut bytes = vec![self.inherits, self.spoiler, counted, most, sizes[0], sizes[1]];
+        bytes.extend(self.ascii);
+        for lookup in self.lookups() {
+            bytes.extend(lookup);
+        }
+        bytes.extend(&self.wide);
+        bytes.extend(self.counted_wide.iter().chain(&self.white_wide).map(|&is| u8::from(is)));
+        for plane in self.ends.iter().chain(&self.open) {
+            bytes.extend([plane.left, plane.at, plane.right].as_flattened());
+        }
+        bytes
+    }
+
+    fn lookups(&self) -> [Lookup; 9] {
+        let [one, other] = self.marked;
+        let [first, second] = self.after;
+        [self.plain, one, other, self.refined, first, second, self.first, self.lines, self.before_line]
+    }
+
+    /// The tables of a rule with so many classes; `None` if the bytes are not of one.
+    pub fn from_bytes(bytes: &[u8], classes: usize) -> Option<Self> {
+        let (&[inherits, spoiler, counted, most, ends, open], mut rest) = bytes.split_first_chunk()?;
+        let (ascii, after) = rest.split_first_chunk::<128>()?;
+        rest = after;
+        let mut lookup = || -> Option<Lookup> {
+            let (lookup, after) = rest.split_first_chunk::<GROUPS>()?;
+            rest = after;
+            Some(*lookup)
+        };
+        let mut lookups = [[0; GROUPS]; 9];
+        for place in &mut lookups {
+            *place = lookup()?;
+        }
+        let (mut ends, mut open) = (vec![Plane::default(); ends.into()], vec![Plane::default(); open.into()]);
+        let [plain, one, other, refined, first, second, begin, lines, before_line] = lookups;
+        let [wide, counted_wide, white_wide] = {
+            let (flags, after) = rest.split_at_checked(3 * classes)?;
+            rest = after;
+            [0, 1, 2].map(|nth| flags[nth * classes..(nth + 1) * classes].to_vec())
+        };
+        if rest.len() != (ends.len() + open.len()) * 3 * GROUPS || ends.len().max(open.len()) > 4 {
+            return None;
+        }
+        for (plane, bytes) in ends.iter_mut().chain(&mut open).zip(rest.chunks_exact(3 * GROUPS)) {
+            let sides = [&mut plane.left, &mut plane.at, &mut plane.right];
+            for (side, bytes) in sides.into_iter().zip(bytes.chunks_exact(GROUPS)) {
+                side.copy_from_slice(bytes);
+            }
+        }
+        let groups = ascii.iter().chain(&wide).all(|&group| usize::from(group) < GROUPS);
+        let flags = |flags: Vec<u8>| flags.into_iter().map(|flag| flag != 0).collect();
+        groups.then(|| Self {
+            ascii: *ascii,
+            wide,
+            plain,
+            marked: [one, other],
+            refined,
+            after: [first, second],
+            first: begin,
+            inherits,
+            counted: (most > 1).then_some((counted, u32::from(most))),
+            counted_wide: flags(counted_wide),
+            lines,
+            white_wide: flags(white_wide),
+            before_line,
+            ends,
+            open,
+            spoiler,
+        })
+    }
+
     fn with(automaton: &Automaton, classes: &Classes, features: Features) -> Option<Self> {
         let mut best = Decided::new(automaton, classes, features);
         for spoiler in spoilers(classes) {

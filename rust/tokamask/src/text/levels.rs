@@ -1,0 +1,121 @@
+//! Several split rules one after another in one pass: each cuts the pieces of the one before, and nothing is kept
+//! of a piece once it is cut.
+//!
+//! A rule sees the end of its piece as the end of the text, so rules cannot simply be joined. But most pieces of
+//! all rules but the last are found by looking for the few characters that their matches begin with
+//! ([`Rule::begins`]), and the last rule then runs as if it were alone, by vectors where its piece is long.
+
+use super::rule::scan::{Pieces, CHUNK};
+use super::rule::{classes, Rule};
+
+/// A rule and the piece that it cuts.
+struct Level<'a> {
+    rule: &'a Rule,
+    /// The end of that piece.
+    end: usize,
+    /// A match that was found behind the piece returned last.
+    found: Option<(usize, usize)>,
+    /// Look-ahead bits of the piece, from `base` on; empty: none of them holds anywhere.
+    looks: Vec<u8>,
+    base: usize,
+}
+
+/// The pieces of a text.
+pub struct Levels<'a> {
+    text: &'a [u8],
+    at: usize,
+    levels: Vec<Level<'a>>,
+    last: Pieces<'a>,
+    /// The last rule cuts all of its piece.
+    covers: bool,
+}
+
+impl<'a> Levels<'a> {
+    /// The pieces of `text` by these rules, `None` if there are none; each match is a piece, and so is what lies between.
+    pub fn new(rules: &[&'a Rule], text: &'a [u8]) -> Option<Self> {
+        let level = |&rule| Level { rule, end: 0, found: None, looks: Vec::new(), base: 0 };
+        let last = *rules.last()?;
+        let mut levels: Vec<Level> = rules.iter().map(level).collect();
+        levels[0].begin(text, 0, text.len());
+        // The last rule waits for a piece of the one before, if there is one.
+        let end = if levels.len() == 1 { text.len() } else { 0 };
+        Some(Self { text, at: 0, levels, last: Pieces::within(last, text, 0, end), covers: last.covers() })
+    }
+
+    /// Appends the starts of the next pieces and the end of the last; nothing at the end.
+    pub fn fill(&mut self, starts: &mut Vec<u32>) {
+        let goal = self.text.len().min(self.at + CHUNK);
+        if self.at < goal {
+            starts.push(self.at as u32);
+        }
+        let last = self.levels.len() - 1;
+        while self.at < goal {
+            if !self.covers {
+                self.at = self.next(last, self.at);
+                starts.push(self.at as u32);
+                continue;
+            }
+            if self.last.is_done() {
+                let end = self.next(last - 1, self.at);
+                self.last = Pieces::within(self.levels[last].rule, self.text, self.at, end);
+            }
+            self.at = self.last.fill_on(starts);
+        }
+    }
+
+    /// The end of the piece of a level that starts at `at`.
+    fn next(&mut self, level: usize, at: usize) -> usize {
+        if level > 0 && at >= self.levels[level].end {
+            let end = self.next(level - 1, at);
+            self.levels[level].begin(self.text, at, end);
+        }
+        self.levels[level].next(self.text, at)
+    }
+}
+
+impl Level<'_> {
+    /// Turns to the piece `text[start..end]`.
+    fn begin(&mut self, text: &[u8], start: usize, end: usize) {
+        (self.end, self.base) = (end, start);
+        self.looks.clear();
+        if self.rule.looks_far() && self.first(&text[..end], start) < end {
+            self.looks = self.rule.look_bits(&text[start..end]);
+        }
+    }
+
+    /// The first place from `at` on where a match may begin.
+    #[inline]
+    fn first(&self, text: &[u8], at: usize) -> usize {
+        let begins = self.rule.begins();
+        text[at..].iter().position(|&byte| begins[usize::from(byte)]).map_or(text.len(), |more| at + more)
+    }
+
+    fn next(&mut self, text: &[u8], start: usize) -> usize {
+        let text = &text[..self.end];
+        if let Some((_, to)) = self.found.take().filter(|&(from, to)| from == start && to > from) {
+            return to;
+        }
+        let mut at = start;
+        loop {
+            at = self.first(text, at);
+            if at >= text.len() {
+                return text.len();
+            }
+            let hit = if self.looks.is_empty() {
+                self.rule.match_at(text, at, &[])
+            } else {
+                // Bits lie from the beginning of the piece on.
+                self.rule.match_at(&text[self.base..], at - self.base, &self.looks).map(|to| to + self.base)
+            };
+            match hit {
+                Some(to) if at > start => {
+                    self.found = Some((at, to));
+                    return at;
+                }
+                Some(to) if to > at => return to,
+                // An empty match here cuts nothing.
+                _ => at += classes::width(text[at]),
+            }
+        }
+    }
+}
