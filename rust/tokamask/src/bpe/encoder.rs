@@ -31,6 +31,8 @@ const SHELVES: usize = 16;
 /// A block of a long piece ends among its last so many places, where a merge is least likely.
 const CHOICE: usize = 8;
 
+/// Runs of one byte inside a long piece from this length on are encoded by their pattern.
+const LONG_RUN: usize = 8192;
 /// Blocks of a long piece that are merged in turn.
 const BLOCKS: usize = 128;
 
@@ -166,15 +168,41 @@ fn same(text: &[u8], count: usize) -> bool {
     text.len() >= count && text[1..count].iter().all(|&byte| byte == text[0])
 }
 
-/// Encoded blocks.
+/// Blocks of a long piece in their order, and the encodings of the different ones.
 struct Blocks {
+    order: Vec<u16>,
     symbols: Box<[[u32; 32]; BLOCKS]>,
     counts: [usize; BLOCKS],
+    /// Words by hash: texts that repeat have few different blocks.
+    seen: [u16; 256],
 }
 
 impl Blocks {
     fn new() -> Self {
-        Self { symbols: Box::new([[0; 32]; BLOCKS]), counts: [0; BLOCKS] }
+        let order = Vec::with_capacity(8 * BLOCKS);
+        Self { order, symbols: Box::new([[0; 32]; BLOCKS]), counts: [0; BLOCKS], seen: [u16::MAX; 256] }
+    }
+
+    fn begin(&mut self) {
+        self.order.clear();
+        self.seen.fill(u16::MAX);
+    }
+
+    /// Adds a block of less than [`LONG`] bytes to the words, unless it is one of them.
+    fn add(&mut self, block: &[u8], words: &mut Vec<Word<32>>) {
+        let (mut bytes, length) = ([0; 32], block.len() as u32);
+        bytes[..block.len()].copy_from_slice(block);
+        let hash = bytes.chunks_exact(8).fold(0u64, |hash, word| {
+            let word = word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+            (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+        });
+        let place = &mut self.seen[hash as usize & 255];
+        let known = words.get(usize::from(*place));
+        if known.is_none_or(|word| word.bytes != bytes || word.length != length) {
+            *place = words.len() as u16;
+            words.push(Word { bytes, length, tag: words.len() as u32 });
+        }
+        self.order.push(*place);
     }
 }
 
@@ -407,30 +435,29 @@ impl Encoder {
         let mut merged = Blocks::new();
         while start < piece.len() {
             work.wide_words.clear();
+            merged.begin();
             let mut run = 0;
-            while start < piece.len() && work.wide_words.len() < BLOCKS {
+            while start < piece.len() && work.wide_words.len() < BLOCKS && merged.order.len() < 8 * BLOCKS {
                 if start >= plain && same(&piece[start..], RUN) {
-                    run = run_length(&piece[start..]);
-                    break;
+                    let length = run_length(&piece[start..]);
+                    if length >= LONG_RUN {
+                        run = length;
+                        break;
+                    }
+                    plain = start + length; // it is looked at once
                 }
                 let end = self.block(piece, start);
-                let mut bytes = [0; 32];
-                bytes[..end - start].copy_from_slice(&piece[start..end]);
-                let tag = work.wide_words.len() as u32;
-                work.wide_words.push(Word { bytes, length: (end - start) as u32, tag });
+                merged.add(&piece[start..end], &mut work.wide_words);
                 start = end;
             }
             self.merge_blocks(&work.wide_words, &mut merged);
-            for (symbols, &count) in merged.symbols.iter().zip(&merged.counts).take(work.wide_words.len()) {
-                joiner.add(&symbols[..count]);
+            for &nth in &merged.order {
+                joiner.add(&merged.symbols[usize::from(nth)][..merged.counts[usize::from(nth)]]);
             }
             if run > 0 {
-                work.symbols.clear();
-                if self.bpe.run_of(piece[start], run, &mut work.symbols) {
-                    joiner.add(&work.symbols);
+                plain = start + run;
+                if joiner.add_run(piece[start], run) {
                     start += run;
-                } else {
-                    plain = start + run; // it has no simple pattern: block by block
                 }
             }
         }

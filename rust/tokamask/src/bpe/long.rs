@@ -106,6 +106,41 @@ impl<'a> Joiner<'a> {
         self.end += length;
     }
 
+    /// Adds a long run of one byte by its pattern, which begins anew behind the first place where what is before
+    /// lets it; false if none is near.
+    pub fn add_run(&mut self, byte: u8, count: usize) -> bool {
+        let (bpe, mut run) = (self.bpe, Vec::new());
+        if !bpe.run_of(byte, count, &mut run) {
+            return false;
+        }
+        let first = run[0];
+        let mut from = self.end;
+        for left in 0..=self.symbols.len().min(4) {
+            let kept = self.symbols.len() - left;
+            if left > 0 {
+                from -= bpe.length(self.symbols[kept]);
+            }
+            let before = self.symbols[..kept].last().copied();
+            for more in 0..=RUN.min(count - 1) {
+                // All bytes have symbols: they come from encodings.
+                bpe.merge_all(&self.piece[from..self.end + more], &mut self.parts);
+                let joint = self.parts.first().copied().unwrap_or(first);
+                let last = self.parts.last().copied().or(before);
+                let fits = before.is_none_or(|before| bpe.stay_apart(before, joint))
+                    && last.is_none_or(|last| bpe.stay_apart(last, first));
+                run.clear();
+                if fits && bpe.run_of(byte, count - more, &mut run) && run[0] == first {
+                    self.symbols.truncate(kept);
+                    self.symbols.extend_from_slice(&self.parts);
+                    self.symbols.extend_from_slice(&run);
+                    self.end += count;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Merges anew as little as will do on both sides of the joint.
     fn mend(&mut self, block: &[u32]) {
         let bpe = self.bpe;
@@ -183,6 +218,19 @@ mod tests {
                 joiner.add(&encoded(&bpe, block));
             }
             prop_assert_eq!(joiner.symbols(), &encoded(&bpe, &text)[..]);
+        }
+
+        #[test]
+        fn runs_join_to_the_whole(tokens in vocabulary(), before in "[abc]{0,9}", after in "[abc]{0,9}", count in 64usize..200) {
+            let slices: Vec<Option<&[u8]>> = tokens.iter().map(|token| Some(&token[..])).collect();
+            let bpe = Bpe::new(&slices, &Merges::Ranks).expect("a vocabulary");
+            let text = [before.as_bytes(), &vec![b'a'; count], after.as_bytes()].concat();
+            let mut joiner = Joiner::new(&bpe, &text);
+            joiner.add(&encoded(&bpe, before.as_bytes()));
+            if joiner.add_run(b'a', count) {
+                joiner.add(&encoded(&bpe, after.as_bytes()));
+                prop_assert_eq!(joiner.symbols(), &encoded(&bpe, &text)[..]);
+            }
         }
 
         #[test]
