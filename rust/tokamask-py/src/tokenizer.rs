@@ -489,7 +489,10 @@ impl Tokenizer {
     }
 
     /// Writes the tokenizer to ``path``, to be read by ``from_file``: a tokenizer.json if the name ends
-    /// in ``.json``, else the compact form that loads fastest.
+    /// in ``.json``, else the compiled form that loads fastest.
+    ///
+    /// A compiled file is mapped into memory when it is read. Its length and checksum are verified each time, which finds accidents,
+    /// not forgery: load only files that you trust as much as your code. Replace a file that somebody may have mapped; do not write into it.
     fn save(&self, path: std::path::PathBuf) -> Result<()> {
         let json = path.extension().is_some_and(|suffix| suffix == "json");
         let data = if json {
