@@ -6,6 +6,7 @@
 
 use std::ptr::addr_of;
 
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyList};
@@ -42,7 +43,9 @@ impl Ints {
             return PyList::new(py, ids.iter().map(|&id| self.int(py, id)));
         }
         // All ids are looked up before the list is: a list must not be left half filled.
-        assert!(ids.iter().all(|&id| (id as usize) < self.0.len()), "an id of another vocabulary");
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.0.len()) {
+            return Err(PyIndexError::new_err(format!("id {id} of {}", self.0.len())));
+        }
         let old = py.version_info() < (3, 12);
         // SAFETY: the list is new, nobody else knows it, and its layout was verified: it has room for `ids.len()`
         // items, all of them null. Each is set once, to an object whose reference was counted before. Before 3.12,
@@ -68,7 +71,7 @@ impl Ints {
 }
 
 /// Brings an object into the cache.
-#[inline(always)]
+#[inline]
 fn touch(object: *mut ffi::PyObject) {
     #[cfg(target_arch = "x86_64")]
     {

@@ -130,7 +130,7 @@ impl Compiled {
         } else {
             None
         };
-        Ok(Self { settings, lengths, merges, derived, map })
+        Ok(Self { map, settings, lengths, merges, derived })
     }
 
     /// The bytes of the tokens by id.

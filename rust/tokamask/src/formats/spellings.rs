@@ -34,7 +34,7 @@ impl SpellingTable {
     }
 
     /// Number of spellings.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.ids.len()
     }
 
@@ -88,7 +88,7 @@ impl SpellingTable {
 
     /// Adds a spelling; false if it is there.
     pub fn add(&mut self, spelling: &str, id: u32) -> bool {
-        if (self.len() + 1) * 2 > self.slots.len() {
+        if (self.count() + 1) * 2 > self.slots.len() {
             self.grow();
         }
         let hash = self.hash(spelling.as_bytes());
@@ -96,7 +96,7 @@ impl SpellingTable {
         if self.slots[at] != u64::MAX {
             return false;
         }
-        self.slots[at] = hash >> 32 << 32 | self.len() as u64;
+        self.slots[at] = hash >> 32 << 32 | self.count() as u64;
         self.text.push_str(spelling);
         self.starts.push(self.text.len() as u32);
         self.ids.push(id);
@@ -107,7 +107,7 @@ impl SpellingTable {
     fn grow(&mut self) {
         self.slots = Huge::zeroed(self.slots.len() * 4);
         self.slots.fill(u64::MAX);
-        for nth in 0..self.len() {
+        for nth in 0..self.count() {
             let hash = self.hash(self.entry(nth).as_bytes());
             let at = self.find(self.entry(nth).as_bytes(), hash);
             self.slots[at] = hash >> 32 << 32 | nth as u64;

@@ -51,7 +51,7 @@ pub fn read(file: &Value, large: Option<Large>) -> Result<Definition, Error> {
     if model.kind == Kind::Bytes {
         open_byte_level(&mut steps);
     }
-    let added = assign_ids(added, model.spellings.len(), |text| model.spellings.get(text))?;
+    let added = assign_ids(added, model.spellings.count(), |text| model.spellings.get(text))?;
     let (prefix, suffix) = read_post_processor(&file["post_processor"], "/post_processor")?;
     let mut members: Map<String, Value> = KEPT
         .iter()

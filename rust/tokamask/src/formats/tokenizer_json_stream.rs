@@ -181,7 +181,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn merges(&mut self, vocab: &SpellingTable) -> Option<Vec<(u32, u32)>> {
-        let mut merges = Vec::with_capacity(vocab.len());
+        let mut merges = Vec::with_capacity(vocab.count());
         self.take(b'[')?;
         self.space();
         if self.byte() == b']' {

@@ -24,7 +24,7 @@ struct Level<'a> {
 pub struct Levels<'a> {
     text: &'a [u8],
     at: usize,
-    levels: Vec<Level<'a>>,
+    rules: Vec<Level<'a>>,
     last: Pieces<'a>,
     /// The last rule cuts all of its piece.
     covers: bool,
@@ -35,11 +35,11 @@ impl<'a> Levels<'a> {
     pub fn new(rules: &[&'a Rule], text: &'a [u8]) -> Option<Self> {
         let level = |&rule| Level { rule, end: 0, found: None, looks: Vec::new(), base: 0 };
         let last = *rules.last()?;
-        let mut levels: Vec<Level> = rules.iter().map(level).collect();
-        levels[0].begin(text, 0, text.len());
+        let mut rules: Vec<Level> = rules.iter().map(level).collect();
+        rules[0].begin(text, 0, text.len());
         // The last rule waits for a piece of the one before, if there is one.
-        let end = if levels.len() == 1 { text.len() } else { 0 };
-        Some(Self { text, at: 0, levels, last: Pieces::within(last, text, 0, end), covers: last.covers() })
+        let end = if rules.len() == 1 { text.len() } else { 0 };
+        Some(Self { text, at: 0, rules, last: Pieces::within(last, text, 0, end), covers: last.covers() })
     }
 
     /// Appends the starts of the next pieces and the end of the last; nothing at the end.
@@ -48,7 +48,7 @@ impl<'a> Levels<'a> {
         if self.at < goal {
             starts.push(self.at as u32);
         }
-        let last = self.levels.len() - 1;
+        let last = self.rules.len() - 1;
         while self.at < goal {
             if !self.covers {
                 self.at = self.next(last, self.at);
@@ -57,7 +57,7 @@ impl<'a> Levels<'a> {
             }
             if self.last.is_done() {
                 let end = self.next(last - 1, self.at);
-                self.last = Pieces::within(self.levels[last].rule, self.text, self.at, end);
+                self.last = Pieces::within(self.rules[last].rule, self.text, self.at, end);
             }
             self.at = self.last.fill_on(starts);
         }
@@ -65,11 +65,11 @@ impl<'a> Levels<'a> {
 
     /// The end of the piece of a level that starts at `at`.
     fn next(&mut self, level: usize, at: usize) -> usize {
-        if level > 0 && at >= self.levels[level].end {
+        if level > 0 && at >= self.rules[level].end {
             let end = self.next(level - 1, at);
-            self.levels[level].begin(self.text, at, end);
+            self.rules[level].begin(self.text, at, end);
         }
-        self.levels[level].next(self.text, at)
+        self.rules[level].next(self.text, at)
     }
 }
 
