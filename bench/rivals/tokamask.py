@@ -1,5 +1,7 @@
 """tokamask itself, by its public names."""
 
+import os
+
 from bench.rivals import Rival
 
 
@@ -109,7 +111,8 @@ class Tokamask(Rival):
         from bench.data import cached
 
         tokenizer = tm.Tokenizer.from_file(files.tokenizer_json)
-        path = cached(f"{files.name}-{tm.__version__}.tokamask", tokenizer.save)
+        built = int(os.stat(tm._core.__file__).st_mtime)  # a file of another build may have other tables
+        path = cached(f"{files.name}-{built}.tokamask", tokenizer.save)
         return lambda: tm.Tokenizer.from_file(path)
 
     def superword(self, files):
