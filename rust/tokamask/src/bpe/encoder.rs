@@ -70,6 +70,8 @@ struct Work {
     missing: Vec<u16>,
     words: Vec<Word<16>>,
     wide_words: Vec<Word<32>>,
+    /// Made when first needed.
+    blocks: Option<Box<Blocks>>,
     symbols: Vec<u32>,
 }
 
@@ -171,7 +173,7 @@ fn same(text: &[u8], count: usize) -> bool {
 /// Blocks of a long piece in their order, and the encodings of the different ones.
 struct Blocks {
     order: Vec<u16>,
-    symbols: Box<[[u32; 32]; BLOCKS]>,
+    symbols: [[u32; 32]; BLOCKS],
     counts: [usize; BLOCKS],
     /// Words by hash: texts that repeat have few different blocks.
     seen: [u16; 256],
@@ -180,7 +182,7 @@ struct Blocks {
 impl Blocks {
     fn new() -> Self {
         let order = Vec::with_capacity(8 * BLOCKS);
-        Self { order, symbols: Box::new([[0; 32]; BLOCKS]), counts: [0; BLOCKS], seen: [u16::MAX; 256] }
+        Self { order, symbols: [[0; 32]; BLOCKS], counts: [0; BLOCKS], seen: [u16::MAX; 256] }
     }
 
     fn begin(&mut self) {
@@ -432,7 +434,7 @@ impl Encoder {
         }
         let mut joiner = Joiner::new(&self.bpe, piece);
         let (mut start, mut plain) = (0, 0);
-        let mut merged = Blocks::new();
+        let mut merged = work.blocks.take().unwrap_or_else(|| Box::new(Blocks::new()));
         while start < piece.len() {
             work.wide_words.clear();
             merged.begin();
@@ -461,6 +463,7 @@ impl Encoder {
                 }
             }
         }
+        work.blocks = Some(merged);
         ids.clear();
         ids.extend(joiner.symbols().iter().map(|&symbol| self.bpe.ids[symbol as usize]));
     }
@@ -771,6 +774,7 @@ impl Work {
             missing: Vec::new(),
             words: Vec::new(),
             wide_words: Vec::new(),
+            blocks: None,
             symbols: Vec::new(),
         }
     }
