@@ -165,13 +165,17 @@ impl<'a> Scanner<'a> {
         let left = self.text.len() - self.at;
         // A member takes some twelve bytes and more, and a merge takes about as much again.
         let mut table = SpellingTable::new(left / 40, left / 2);
-        let mut own = String::new();
+        let (mut own, mut given) = (String::new(), Vec::with_capacity(left / 40));
         self.take(b'{')?;
         loop {
             let spelling = self.string(&mut own)?;
             self.take(b':')?;
-            // Read as a tree, the last of equal names would stand.
-            if !table.add(spelling, self.number()?) {
+            let id = self.number()?;
+            if given.len() <= id as usize {
+                given.resize(id as usize + 1, false);
+            }
+            // Read as a tree, the last of equal names would stand; an id given twice is an error.
+            if std::mem::replace(&mut given[id as usize], true) || !table.add(spelling, id) {
                 return None;
             }
             if !self.another(b'}')? {
