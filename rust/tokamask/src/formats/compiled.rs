@@ -169,7 +169,7 @@ fn read_derived(rest: &mut &[u8], tokens: usize) -> Result<Derived, VocabularyEr
     derived.tables.ids = numbers(ids).collect();
     derived.tables.halves = pairs(take(rest, ids.len() * 2)?);
     derived.tables.barriers = take_counted(rest, 1)?.to_vec();
-    let sound = derived.tables.ids.iter().all(|&id| (id as usize) < tokens);
+    let sound = ids.len() / 4 <= tokens && derived.tables.ids.iter().all(|&id| (id as usize) < tokens);
     let mut halves = derived.tables.halves.iter().enumerate();
     // A symbol is made of earlier ones, a single byte of itself.
     if !sound
