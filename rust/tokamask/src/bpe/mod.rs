@@ -8,6 +8,7 @@
 #![allow(clippy::inline_always)]
 
 pub mod barriers;
+mod blocks;
 pub mod cache;
 pub mod encoder;
 pub mod huge;
