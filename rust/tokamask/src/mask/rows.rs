@@ -24,6 +24,8 @@ use crate::vocabulary::Vocabulary;
 pub struct MaskRow {
     bases: Vec<Arc<[u32]>>,
     ids: Vec<u32>,
+    /// Those of `ids` that hold a whole name.
+    suspects: Vec<u32>,
     /// The thread may end here.
     ends: bool,
 }
@@ -51,12 +53,8 @@ impl MaskRow {
         self.ends
     }
 
-    fn has(&self, id: u32) -> bool {
-        self.ids.contains(&id) || self.bases.iter().any(|b| b[id as usize / 32] >> (id % 32) & 1 == 1)
-    }
-
     fn bytes(&self) -> usize {
-        self.ids.capacity() * 4 + self.bases.len() * 16 + 96
+        (self.ids.capacity() + self.suspects.capacity()) * 4 + self.bases.len() * 16 + 96
     }
 }
 
@@ -106,6 +104,8 @@ pub struct Rows {
     tables: FxHashMap<(u32, u32, Spelling), Arc<Table>>,
     /// Names that have occurred, as tries, with the tokens that hold one of them.
     names: FxHashMap<u32, Arc<(WordTrie, Vec<u32>)>>,
+    /// By a set of names and a place in their trie: the tokens that end one of them.
+    endings: FxHashMap<(u32, u32), Arc<[u32]>>,
 }
 
 impl Default for Rows {
@@ -123,6 +123,7 @@ impl Default for Rows {
             classes: FxHashMap::default(),
             tables: FxHashMap::default(),
             names: FxHashMap::default(),
+            endings: FxHashMap::default(),
         }
     }
 }
@@ -209,6 +210,9 @@ impl Rows {
         row.ends = recognizer.accepts(ground.grammar, thread);
         recognizer.exact = true;
         row.ids.shrink_to_fit();
+        if ground.grammar.objects {
+            row.suspects.extend(row.ids.iter().filter(|&&id| ground.lexicon.holds_name(id)));
+        }
         let touched = recognizer.stacks.unwatch();
         (Arc::new(row), touched)
     }
@@ -505,6 +509,7 @@ impl Rows {
         self.after.clear();
         self.texts = FxHashMap::default();
         self.names = FxHashMap::default();
+        self.endings = FxHashMap::default();
         self.bytes = 0;
     }
 }

@@ -177,8 +177,10 @@ pub struct Lexicon {
     pub deepest: Vec<u32>,
     /// Tokens that hold a whole name, by the name.
     pub named: FxHashMap<Box<str>, Vec<u32>>,
-    /// Tokens that end one text and hold another: what they add to the first, the second, and the token.
-    pub reopening: Vec<(Box<str>, Box<str>, u32)>,
+    /// Tokens that end a text and hold it once more, by that text as far as it stands before them.
+    pub reopening: FxHashMap<Box<str>, Vec<u32>>,
+    /// A bit for each token that holds a whole name.
+    holding: Box<[u64]>,
     /// Tokens that hold the same name twice.
     pub twice: Vec<u32>,
     /// White space: see [`Spaces`].
@@ -236,20 +238,27 @@ impl Lexicon {
         crate::grammar::json_schema::prepare();
         let trie = TokenTrie::new(&words);
         let mut suffixes: Vec<&[u8]> = Vec::new();
-        let mut reopening = Vec::new();
+        let mut reopening = FxHashMap::<Box<str>, Vec<u32>>::default();
+        let mut holding = vec![0u64; vocabulary.len().div_ceil(64)];
         let (mut named, mut twice) = (FxHashMap::<Box<str>, Vec<u32>>::default(), Vec::new());
         for &(bytes, item) in &words {
             suffixes.extend(memchr::memchr_iter(b'"', bytes).map(|at| &bytes[at + 1..]));
             let mut names = whole_names(bytes);
             if let Some((ending, rest)) = ending(bytes) {
-                let others = whole_names(rest).into_iter();
-                reopening.extend(others.map(|name| (ending.as_str().into(), name.into(), item.id)));
+                for name in whole_names(rest) {
+                    if let Some(before) = name.strip_suffix(ending.as_str()) {
+                        reopening.entry(before.into()).or_default().push(item.id);
+                    }
+                }
             }
             names.sort_unstable();
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
                 twice.push(item.id);
             }
             names.dedup();
+            if !names.is_empty() {
+                holding[item.id as usize / 64] |= 1 << (item.id % 64);
+            }
             for name in names {
                 named.entry(name.into()).or_default().push(item.id);
             }
@@ -270,12 +279,18 @@ impl Lexicon {
             after_quote: TokenTrie::new(&suffixes),
             named,
             reopening,
+            holding: holding.into(),
             twice,
             classes: Mutex::default(),
             tables: Mutex::default(),
             texts: Mutex::default(),
             tables_after: Mutex::default(),
         }
+    }
+
+    /// True if a token holds a whole name.
+    pub fn holds_name(&self, id: u32) -> bool {
+        self.holding[id as usize / 64] >> (id % 64) & 1 == 1
     }
 
     /// The number of a class.

@@ -20,34 +20,9 @@ impl Rows {
     ) -> Arc<MaskRow> {
         let top = thread.top;
         let mut gone: Vec<u32> = Vec::new();
-        let mut suspect = |rows: &mut Self, recognizer: &mut Recognizer, names: u32| {
-            if names != 0 {
-                for &id in &rows.names_of(ground, recognizer, names).1 {
-                    if row.has(id) && !allows(ground, recognizer, thread, id, 0) {
-                        gone.push(id);
-                    }
-                }
-            }
-        };
-        suspect(self, recognizer, top.names);
-        // A token that closes an object may go on in the one around it.
-        let (mut todo, mut seen) = (vec![thread.parent], Vec::new());
-        while let Some(stack) = todo.pop() {
-            let mut i = 0;
-            while let Some(member) = recognizer.stacks.member(stack, i).filter(|&m| m != BOTTOM) {
-                let (frame, below) = recognizer.stacks.frame(member);
-                suspect(self, recognizer, frame.names);
-                if !ground.grammar.merges || !seen.contains(&below) {
-                    seen.push(below);
-                    todo.push(below);
-                }
-                i += 1;
-            }
-        }
-        for &id in &ground.lexicon.twice {
-            if row.has(id) && !allows(ground, recognizer, thread, id, 0) {
-                gone.push(id);
-            }
+        if !row.suspects.is_empty() {
+            let suspects = self.suspects(ground, recognizer, thread, &row);
+            gone.extend(suspects.filter(|&id| !allows(ground, recognizer, thread, id, 0)));
         }
         // The names or strings that the one being written must differ from.
         let others = match ground.grammar.nodes.get(top.node as usize) {
@@ -68,18 +43,13 @@ impl Rows {
                         at = if at == OFF { OFF } else { names.0.child(at, c.into()) };
                     }
                     if at != OFF {
-                        gone.extend(closing(&ground.lexicon.trie, 0, &names.0, at));
+                        let find = || closing(&ground.lexicon.trie, 0, &names.0, at).into();
+                        gone.extend(&**self.endings.entry((others, at)).or_insert_with(find));
                     }
                 }
                 // A token may end this text and hold it once more.
-                for (ending, name, id) in &ground.lexicon.reopening {
-                    let same = name.len() == text.len() + ending.len()
-                        && name.ends_with(&**ending)
-                        && name.starts_with(text.as_str());
-                    if same && !allows(ground, recognizer, thread, *id, 0) {
-                        gone.push(*id);
-                    }
-                }
+                let again = ground.lexicon.reopening.get(text.as_str()).into_iter().flatten();
+                gone.extend(again.filter(|&&id| !allows(ground, recognizer, thread, id, 0)));
             }
             Some(_) => {
                 // In the middle of a character: few tokens fit, each is tried.
@@ -101,6 +71,39 @@ impl Rows {
         Arc::new(row)
     }
 
+    /// The tokens of a row that hold a name twice, or one that has occurred where `thread` stands.
+    fn suspects<'r>(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &Recognizer,
+        thread: Thread,
+        row: &'r MaskRow,
+    ) -> impl Iterator<Item = u32> + use<'r> {
+        let mut sets = vec![thread.top.names];
+        // A token that closes an object may go on in the one around it.
+        let (mut todo, mut seen) = (vec![thread.parent], Vec::new());
+        while let Some(stack) = todo.pop() {
+            let mut i = 0;
+            while let Some(member) = recognizer.stacks.member(stack, i).filter(|&m| m != BOTTOM) {
+                let (frame, below) = recognizer.stacks.frame(member);
+                if !sets.contains(&frame.names) {
+                    sets.push(frame.names);
+                }
+                if !ground.grammar.merges || !seen.contains(&below) {
+                    seen.push(below);
+                    todo.push(below);
+                }
+                i += 1;
+            }
+        }
+        sets.retain(|&names| names != 0);
+        let mut holding: Vec<u32> = ground.lexicon.twice.clone();
+        for names in sets {
+            holding.extend(&self.names_of(ground, recognizer, names).1);
+        }
+        row.suspects.iter().copied().filter(move |id| holding.contains(id))
+    }
+
     fn names_of(
         &mut self,
         ground: Ground<'_>,
@@ -109,6 +112,7 @@ impl Rows {
     ) -> Arc<(WordTrie, Vec<u32>)> {
         if self.names.len() > 256 {
             self.names.clear();
+            self.endings.clear();
         }
         let make = || {
             let words: Vec<String> =
