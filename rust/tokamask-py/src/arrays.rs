@@ -1,6 +1,6 @@
 //! Numpy arrays in and out, and the one place that checks their type and shape against a name.
 
-use numpy::{Element, PyArray1, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use tokamask::error::ShapeError;
 use tokamask::kernels::array::{extent, Floats, FloatsMut};
@@ -193,6 +193,34 @@ pub fn contiguous_mut<'a, T: Element>(
         .ok_or_else(|| shape_error(name, format!("writable C-contiguous {dtype}"), value))?;
     // SAFETY: the type was just compared; writable, and each binding borrows an output once.
     Ok((unsafe { layout.elements_mut() }, layout.shape))
+}
+
+/// The words of a bitmask, int32 [rows, words] and C-contiguous; None for anything else. Called once per token:
+/// it allocates nothing.
+pub fn bitmask_words<'a>(value: &'a Bound<'_, PyAny>, words: usize) -> Option<&'a mut [u32]> {
+    let array = value.cast::<PyUntypedArray>().ok()?;
+    // SAFETY: reading the flags of a live array object.
+    let has = unsafe { (*array.as_array_ptr()).fields.flags };
+    let (dtype, shape) = (array.dtype(), array.shape());
+    let words_of_32_bits = dtype.kind() == b'i' && dtype.itemsize() == 4;
+    let fits =
+        has & (ALIGNED | WRITEABLE) == ALIGNED | WRITEABLE && dtype.is_native_byteorder() != Some(false);
+    if !fits || !words_of_32_bits || shape.len() != 2 || shape[1] != words || !array.is_c_contiguous() {
+        return None;
+    }
+    let count = shape[0] * shape[1];
+    if count == 0 {
+        return Some(&mut []);
+    }
+    // SAFETY: aligned, writable, contiguous elements of 32 bits, as many as the shape says; the array object
+    // outlives 'a, each binding borrows its bitmask once, and other writers race as with numpy's functions.
+    Some(unsafe { std::slice::from_raw_parts_mut((*array.as_array_ptr()).fields.data.cast(), count) })
+}
+
+/// The elements of a row that nobody writes to.
+pub fn frozen_row<'a>(row: &'a Bound<'_, PyArray1<i32>>) -> &'a [i32] {
+    // SAFETY: rows that are kept are contiguous and were made read-only before anybody else saw them.
+    unsafe { row.as_slice() }.unwrap_or_default()
 }
 
 /// Sizes and strides of an array of `N` dimensions whose last is contiguous.

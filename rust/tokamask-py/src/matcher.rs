@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bytemuck::cast_slice_mut;
-use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray2, PyUntypedArrayMethods};
+use bytemuck::{cast_slice, cast_slice_mut};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use tokamask::ids::TokenId;
 use tokamask::mask;
 
-use crate::arrays::{shape_error, to_numpy};
+use crate::arrays::{bitmask_words, frozen_row, shape_error, to_numpy};
 use crate::errors::Result;
 use crate::grammar::GrammarSource;
 use crate::vocabulary::Vocabulary;
@@ -122,16 +122,10 @@ impl Matcher {
     }
 }
 
-/// The rows of a bitmask, checked.
-pub fn mask_rows<'py>(bitmask: &Bound<'py, PyAny>, words: usize) -> Result<PyReadwriteArray2<'py, i32>> {
+/// The words of a bitmask, checked.
+pub fn mask_rows<'a>(bitmask: &'a Bound<'_, PyAny>, words: usize) -> Result<&'a mut [u32]> {
     let expected = || format!("int32 [rows, {words}], contiguous and writeable");
-    let rows = bitmask.extract::<PyReadwriteArray2<'py, i32>>();
-    let rows = rows.map_err(|_| shape_error("bitmask", expected(), bitmask))?;
-    let shape = rows.as_array().shape().to_vec();
-    if shape[1] != words || !rows.is_c_contiguous() {
-        return Err(shape_error("bitmask", expected(), bitmask).into());
-    }
-    Ok(rows)
+    Ok(bitmask_words(bitmask, words).ok_or_else(|| shape_error("bitmask", expected(), bitmask))?)
 }
 
 fn ids(list: Vec<u32>) -> Vec<TokenId> {
@@ -156,21 +150,17 @@ impl Matcher {
     #[pyo3(signature = (bitmask, row=0))]
     fn fill_bitmask(&self, py: Python<'_>, bitmask: &Bound<'_, PyAny>, row: usize) -> Result<bool> {
         let words = self.0.compiled().words();
-        let mut rows = mask_rows(bitmask, words)?;
-        let slice = rows.as_slice_mut().map_err(PyErr::from)?;
-        let Some(out) = slice.chunks_exact_mut(words.max(1)).nth(row) else {
+        let rows = mask_rows(bitmask, words)?;
+        let Some(out) = rows.chunks_exact_mut(words.max(1)).nth(row) else {
             return Err(shape_error("bitmask", format!("more than {row} rows"), bitmask).into());
         };
         // A state that is asked for again is copied.
         let (row, some) = match self.kept(py) {
             (_, Some(kept)) => kept,
             (true, None) => self.keep(py)?,
-            (false, None) => {
-                let out = cast_slice_mut(out);
-                return Ok(py.detach(|| self.0.fill(out)));
-            }
+            (false, None) => return Ok(py.detach(|| self.0.fill(out))),
         };
-        out.copy_from_slice(row.readonly().as_slice().map_err(PyErr::from)?);
+        out.copy_from_slice(cast_slice(frozen_row(&row)));
         Ok(some)
     }
 
@@ -310,12 +300,10 @@ impl Matcher {
             let expected = format!("int32 [{}], each -1 or an earlier node", tokens.len());
             return Err(shape_error("tree.parents", expected, &value).into());
         }
-        let mut rows = mask_rows(bitmask, words)?;
-        let slice = rows.as_slice_mut().map_err(PyErr::from)?;
-        if slice.len() < (tokens.len() + 1) * words {
+        let out = mask_rows(bitmask, words)?;
+        if out.len() < (tokens.len() + 1) * words {
             return Err(shape_error("bitmask", format!("at least {} rows", tokens.len() + 1), bitmask).into());
         }
-        let out = cast_slice_mut(slice);
         Ok(to_numpy(py, py.detach(|| self.0.fill_tree(tokens, parents, out))?))
     }
 }
@@ -355,9 +343,7 @@ pub fn fill_bitmasks<'py>(
     let Some(words) = matchers.first().map(|m| m.compiled().words()) else {
         return Ok(to_numpy(py, Vec::new()));
     };
-    let mut array = mask_rows(bitmask, words)?;
-    let slice = array.as_slice_mut().map_err(PyErr::from)?;
-    let out: &mut [u32] = cast_slice_mut(slice);
+    let out = mask_rows(bitmask, words)?;
     let filled = py.detach(|| mask::fill_batch(&matchers, out, &rows, threads));
     Ok(to_numpy(py, filled?))
 }

@@ -1,6 +1,7 @@
 //! Grammars: front ends read JSON Schema, regular expressions and context-free notations into one
 //! intermediate form, the nodes of [`Grammar`], which `mask` walks byte by byte.
 
+pub mod array;
 pub mod automaton;
 pub mod chars;
 pub mod ebnf;
@@ -221,6 +222,8 @@ pub struct Array {
     pub counters: Vec<Counter>,
     /// How items must differ.
     pub unique: Unique,
+    /// Which counts can still be completed.
+    pub known: array::Known,
 }
 
 /// How the items of an array must differ.

@@ -76,6 +76,12 @@ fn magnitude_from((w, f): &Magnitude, strict: bool) -> Regex {
             ]));
         }
     }
+    options.push(Regex::Concat(vec![text(w), fraction_from(f, strict)]));
+    Regex::Alternation(options)
+}
+
+/// Fractions, the point included, of at least that of the bound.
+fn fraction_from(f: &[u8], strict: bool) -> Regex {
     let mut same = Vec::new();
     for (i, &d) in f.iter().enumerate() {
         if d < 9 {
@@ -88,8 +94,7 @@ fn magnitude_from((w, f): &Magnitude, strict: bool) -> Regex {
         (false, true) => fraction(),
         (false, false) => point(vec![text(f), many(0, None)]),
     });
-    options.push(Regex::Concat(vec![text(w), Regex::Alternation(same)]));
-    Regex::Alternation(options)
+    Regex::Alternation(same)
 }
 
 /// Unsigned texts at most as large as the bound.
@@ -112,6 +117,12 @@ fn magnitude_to((w, f): &Magnitude, strict: bool) -> Regex {
             ]));
         }
     }
+    options.push(Regex::Concat(vec![text(w), fraction_to(f, strict)]));
+    Regex::Alternation(options)
+}
+
+/// Fractions, the point included, of at most that of the bound.
+fn fraction_to(f: &[u8], strict: bool) -> Regex {
     let mut same = Vec::new();
     if !f.is_empty() {
         same.push(Regex::empty());
@@ -129,8 +140,95 @@ fn magnitude_to((w, f): &Magnitude, strict: bool) -> Regex {
         (false, true) => same.push(optional(point(vec![class(0, 0), zeros()]))),
         (false, false) => same.push(point(vec![text(f), zeros()])),
     }
-    options.push(Regex::Concat(vec![text(w), Regex::Alternation(same)]));
-    Regex::Alternation(options)
+    Regex::Alternation(same)
+}
+
+/// Digits of a whole number below or above `n`, zeros in front allowed.
+fn whole_beyond(n: u64, above: bool) -> Option<Regex> {
+    let w: Vec<u8> = n.to_string().bytes().map(|b| b - b'0').collect();
+    let mut options = Vec::new();
+    for (i, &d) in w.iter().enumerate() {
+        let rest = (w.len() - i - 1) as u32;
+        let (low, high) = if above { (d + 1, 9) } else { (0, d.wrapping_sub(1)) };
+        if low <= high && (above || d > 0) {
+            options.push(Regex::Concat(vec![text(&w[..i]), class(low, high), many(rest, Some(rest))]));
+        }
+    }
+    if above {
+        options.push(Regex::Concat(vec![class(1, 9), many(w.len() as u32, None)]));
+    } else {
+        options.push(many(1, Some(w.len() as u32 - 1)));
+    }
+    options.retain(|option| !matches!(option, Regex::Repeat(_, 1, Some(0))));
+    (!options.is_empty()).then(|| Regex::Concat(vec![zeros(), Regex::Alternation(options)]))
+}
+
+fn plus() -> Regex {
+    optional(Regex::literal("+"))
+}
+
+/// Exponents, from the letter on, of more or less than `k`.
+fn exponent_beyond(k: i64, above: bool) -> Regex {
+    let any = || many(1, None);
+    let (n, e) = (k.unsigned_abs(), Regex::Class(CharSet::from_ranges([(0x45, 0x45), (0x65, 0x65)])));
+    let mut options = Vec::new();
+    let signed = |sign: Regex, digits: Option<Regex>| digits.map(|d| Regex::Concat(vec![sign, d]));
+    match (above, k < 0) {
+        (true, false) => options.extend(signed(plus(), whole_beyond(n, true))),
+        (true, true) => {
+            options.extend(signed(plus(), Some(any())));
+            options.extend(signed(Regex::literal("-"), whole_beyond(n, false)));
+        }
+        (false, false) if k == 0 => options.extend(signed(Regex::literal("-"), whole_beyond(0, true))),
+        (false, false) => {
+            options.extend(signed(plus(), whole_beyond(n, false)));
+            options.extend(signed(Regex::literal("-"), Some(any())));
+        }
+        (false, true) => options.extend(signed(Regex::literal("-"), whole_beyond(n, true))),
+    }
+    Regex::Concat(vec![e, Regex::Alternation(options)])
+}
+
+fn exponent_of(k: i64) -> Regex {
+    let sign = match k {
+        0 => Regex::Class(CharSet::from_ranges([(0x2b, 0x2b), (0x2d, 0x2d)])),
+        1.. => Regex::literal("+"),
+        _ => Regex::literal("-"),
+    };
+    let sign = if k < 0 { sign } else { optional(sign) };
+    let e = Regex::Class(CharSet::from_ranges([(0x45, 0x45), (0x65, 0x65)]));
+    Regex::Concat(vec![e, sign, zeros(), Regex::literal(&k.unsigned_abs().to_string())])
+}
+
+/// Unsigned numbers with an exponent and one digit, not zero, before the point: what programs write.
+fn scientific() -> Regex {
+    let sign = Regex::Class(CharSet::from_ranges([(0x2b, 0x2b), (0x2d, 0x2d)]));
+    let e = Regex::Class(CharSet::from_ranges([(0x45, 0x45), (0x65, 0x65)]));
+    Regex::Concat(vec![class(1, 9), fraction(), e, optional(sign), many(1, None)])
+}
+
+/// Every number without an exponent, or with one as in [`scientific`].
+pub fn written_number() -> Regex {
+    Regex::Alternation(vec![plain_number(), Regex::Concat(vec![optional(Regex::literal("-")), scientific()])])
+}
+
+/// Those of [`scientific`] that are at least or at most as large as the bound, which is not zero.
+fn scientific_beyond(bound: &Decimal, strict: bool, above: bool) -> Regex {
+    let (d, f) = (bound.digits[0], &bound.digits[1..]);
+    let k = bound.exponent.saturating_add(f.len() as i64);
+    let mut same = Vec::new();
+    let (low, high) = if above { (d + 1, 9) } else { (1, d - 1) };
+    if low <= high {
+        same.push(Regex::Concat(vec![class(low, high), fraction()]));
+    }
+    same.push(Regex::Concat(vec![
+        class(d, d),
+        if above { fraction_from(f, strict) } else { fraction_to(f, strict) },
+    ]));
+    Regex::Alternation(vec![
+        Regex::Concat(vec![class(1, 9), fraction(), exponent_beyond(k, above)]),
+        Regex::Concat(vec![Regex::Alternation(same), exponent_of(k)]),
+    ])
 }
 
 fn magnitude(bound: &Decimal, limit: usize) -> Option<Magnitude> {
@@ -146,34 +244,45 @@ fn minus(regex: Regex) -> Regex {
 }
 
 fn unsigned() -> Regex {
-    Regex::Concat(vec![whole(), fraction()])
+    Regex::Alternation(vec![Regex::Concat(vec![whole(), fraction()]), scientific()])
+}
+
+/// Unsigned texts at least (`above`) or at most as large as the bound.
+fn beyond(bound: &Decimal, m: &Magnitude, strict: bool, above: bool) -> Regex {
+    let plain = if above { magnitude_from(m, strict) } else { magnitude_to(m, strict) };
+    match (bound.is_zero(), above) {
+        (false, _) => Regex::Alternation(vec![plain, scientific_beyond(bound, strict, above)]),
+        (true, true) => Regex::Alternation(vec![plain, scientific()]),
+        (true, false) => plain,
+    }
 }
 
 fn zero() -> Regex {
     Regex::Concat(vec![class(0, 0), optional(point(vec![class(0, 0), zeros()]))])
 }
 
-/// Plain numbers of at least the bound (more, if strict); None if the bound has too many digits.
+/// Numbers as in [`written_number`] of at least the bound (more, if strict); None if the bound has too
+/// many digits.
 pub fn at_least(bound: &Decimal, strict: bool, limit: usize) -> Option<Regex> {
     let m = magnitude(bound, limit)?;
     Some(if bound.negative {
-        Regex::Alternation(vec![unsigned(), minus(magnitude_to(&m, strict))])
+        Regex::Alternation(vec![unsigned(), minus(beyond(bound, &m, strict, false))])
     } else if bound.is_zero() && !strict {
         Regex::Alternation(vec![unsigned(), minus(zero())])
     } else {
-        magnitude_from(&m, strict)
+        beyond(bound, &m, strict, true)
     })
 }
 
-/// Plain numbers of at most the bound (less, if strict).
+/// Numbers as in [`written_number`] of at most the bound (less, if strict).
 pub fn at_most(bound: &Decimal, strict: bool, limit: usize) -> Option<Regex> {
     let m = magnitude(bound, limit)?;
     Some(if bound.negative {
-        minus(magnitude_from(&m, strict))
+        minus(beyond(bound, &m, strict, true))
     } else if bound.is_zero() && strict {
-        minus(magnitude_from(&m, true))
+        minus(beyond(bound, &m, true, true))
     } else {
-        Regex::Alternation(vec![magnitude_to(&m, strict), minus(unsigned())])
+        Regex::Alternation(vec![beyond(bound, &m, strict, false), minus(unsigned())])
     })
 }
 
@@ -287,7 +396,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bounds_compare_by_value(bound in -1200i64..1200, scale in 0i64..3, text in "-?(0|[1-9][0-9]{0,2})(\\.[0-9]{1,3})?") {
+        fn bounds_compare_by_value(bound in -1200i64..1200, scale in 0i64..3, text in "-?((0|[1-9][0-9]{0,2})(\\.[0-9]{1,3})?|[1-9](\\.[0-9]{1,3})?[eE][+-]?0?[0-4])") {
             let bound = Decimal::parse(&format!("{bound}e-{scale}")).expect("a number");
             let number = |t: &str| t.parse::<f64>().expect("a number");
             let b: f64 = {
@@ -302,7 +411,7 @@ mod tests {
                 (at_most(&bound, false, 50), v <= b),
                 (at_most(&bound, true, 50), v < b),
             ] {
-                let mut automaton = Automaton::new(&[(regex.expect("short"), true), (plain_number(), true)]).expect("fits");
+                let mut automaton = Automaton::new(&[(regex.expect("short"), true), (written_number(), true)]).expect("fits");
                 prop_assert_eq!(automaton.matches(&text), expected, "{} against {}", text, b);
             }
         }

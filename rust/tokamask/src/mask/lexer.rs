@@ -73,10 +73,17 @@ impl Lexer for AutomatonLexer<'_> {
 
 /// Counted classes one after another, where each character belongs to one of them only.
 pub struct RunsLexer<'a> {
-    pub runs: &'a [Run],
+    runs: &'a [Run],
+    /// [`CharSet::plain`](crate::grammar::chars::CharSet::plain) of each class.
+    plain: Vec<u128>,
 }
 
-impl RunsLexer<'_> {
+impl<'a> RunsLexer<'a> {
+    /// A reader of these runs.
+    pub fn new(runs: &'a [Run]) -> Self {
+        Self { runs, plain: runs.iter().map(|run| run.class.plain()).collect() }
+    }
+
     /// The runs that a next character may belong to, with the count in each.
     fn open(&self, (at, count): (u32, u32)) -> impl Iterator<Item = (u32, u32, &Run)> {
         let mut reached = true;
@@ -108,7 +115,7 @@ impl Lexer for RunsLexer<'_> {
     fn stays(&mut self, (at, count): (u32, u32), characters: u128, most: u32) -> bool {
         self.runs.get(at as usize).is_some_and(|run| {
             (run.max == UNBOUNDED || run.max.saturating_sub(count) >= most)
-                && characters & !run.class.plain() == 0
+                && characters & !self.plain[at as usize] == 0
         })
     }
 }

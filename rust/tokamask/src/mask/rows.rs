@@ -293,15 +293,11 @@ impl Rows {
                 Some(base) => row.bases.push(base),
                 None => row.ids.extend(table.inside(UNBOUNDED).iter().map(|i| i.id)),
             }
-            let next = recognizer.next_bytes(ground.grammar, leaving);
-            for (k, (next, leaves)) in next.iter().zip(table.leaving()).enumerate() {
-                let mut bytes = next & leaves;
-                while bytes != 0 {
-                    let byte = (k * 64) as u8 + bytes.trailing_zeros() as u8;
-                    bytes &= bytes - 1;
-                    let exits = table.exits(ground.vocabulary, byte);
-                    self.children(ground, recognizer, &exits, 0, leaving, None, (0, UNBOUNDED), row);
-                }
+            let mut next = recognizer.next_bytes(ground.grammar, leaving);
+            next.iter_mut().zip(table.leaving()).for_each(|(n, l)| *n &= l);
+            for byte in bytes_of(next) {
+                let exits = table.exits(ground.vocabulary, byte);
+                self.children(ground, recognizer, &exits, 0, leaving, None, (0, UNBOUNDED), row);
             }
             served.push((opening.bytes, leaving));
         }
@@ -322,49 +318,110 @@ impl Rows {
         row: &mut MaskRow,
     ) {
         let children = trie.children(node);
-        let next =
+        let mut next =
             if children.len() > 2 { recognizer.next_bytes(ground.grammar, thread) } else { [u64::MAX; 4] };
-        let main = std::ptr::eq(trie, &raw const ground.lexicon.trie);
-        let served = std::mem::take(&mut self.served);
+        if let Some(inside) = inside {
+            next.iter_mut().zip(inside).for_each(|(n, i)| *n &= !i);
+        }
+        self.children_among(ground, recognizer, trie, node, thread, next, bounds, row);
+    }
+
+    /// As [`Self::children`] for the bytes of a set.
+    #[allow(clippy::too_many_arguments)]
+    fn children_among(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        trie: &TokenTrie,
+        node: u32,
+        thread: Thread,
+        next: [u64; 4],
+        bounds: (u32, u32),
+        row: &mut MaskRow,
+    ) {
+        let children = trie.children(node);
+        let few: u32 = next.iter().map(|n| n.count_ones()).sum();
+        if few as usize * 8 < children.len() {
+            for byte in bytes_of(next) {
+                if let Some(child) = trie.child(node, byte) {
+                    self.child(ground, recognizer, trie, (byte, child), thread, bounds, row);
+                }
+            }
+            return;
+        }
         for &(byte, child) in children {
-            if !has_byte(&next, byte) || inside.is_some_and(|set| has_byte(set, byte)) {
+            if has_byte(&next, byte) {
+                self.child(ground, recognizer, trie, (byte, child), thread, bounds, row);
+            }
+        }
+    }
+
+    /// The part of `walk` below one child.
+    #[allow(clippy::too_many_arguments)]
+    fn child(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        trie: &TokenTrie,
+        (byte, child): (u8, u32),
+        thread: Thread,
+        bounds: (u32, u32),
+        row: &mut MaskRow,
+    ) {
+        let main = std::ptr::eq(trie, &raw const ground.lexicon.trie);
+        let from = self.buffer.len();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        recognizer.step(ground.grammar, thread, byte, &mut buffer);
+        self.buffer = buffer;
+        if !self.served.is_empty() {
+            let served = std::mem::take(&mut self.served);
+            let mut k = from;
+            while k < self.buffer.len() {
+                if served.iter().any(|s| s.1 == self.buffer[k] && has_byte(&s.0, byte)) {
+                    self.buffer.remove(k);
+                } else {
+                    k += 1;
+                }
+            }
+            self.below(ground, recognizer, trie, (main, child), from, bounds, row);
+            self.served = served;
+        } else {
+            self.below(ground, recognizer, trie, (main, child), from, bounds, row);
+        }
+    }
+
+    /// Goes on at a trie node with the threads in the buffer from place `from` on.
+    #[allow(clippy::too_many_arguments)]
+    fn below(
+        &mut self,
+        ground: Ground<'_>,
+        recognizer: &mut Recognizer,
+        trie: &TokenTrie,
+        (main, child): (bool, u32),
+        from: usize,
+        bounds: (u32, u32),
+        row: &mut MaskRow,
+    ) {
+        if ground.grammar.merges {
+            recognizer.stacks.join_threads(&mut self.buffer, from);
+        }
+        let to = self.buffer.len();
+        if to > from {
+            let items = trie.items(child).iter().filter(|i| i.chars >= bounds.0 && i.chars <= bounds.1);
+            row.ids.extend(items.map(|item| item.id));
+        }
+        for i in from..to {
+            let next = self.buffer[i];
+            if self.buffer[from..i].contains(&next) {
                 continue;
             }
-            let from = self.buffer.len();
-            let mut buffer = std::mem::take(&mut self.buffer);
-            recognizer.step(ground.grammar, thread, byte, &mut buffer);
-            if !served.is_empty() {
-                let mut k = from;
-                while k < buffer.len() {
-                    if served.iter().any(|s| s.1 == buffer[k] && has_byte(&s.0, byte)) {
-                        buffer.remove(k);
-                    } else {
-                        k += 1;
-                    }
-                }
+            if main {
+                self.walk(ground, recognizer, child, next, row);
+            } else {
+                self.children(ground, recognizer, trie, child, next, None, bounds, row);
             }
-            if ground.grammar.merges {
-                recognizer.stacks.join_threads(&mut buffer, from);
-            }
-            self.buffer = buffer;
-            let to = self.buffer.len();
-            if to > from {
-                let items = trie.items(child).iter().filter(|i| i.chars >= bounds.0 && i.chars <= bounds.1);
-                row.ids.extend(items.map(|item| item.id));
-            }
-            for i in from..to {
-                let next = self.buffer[i];
-                if self.buffer[from..i].contains(&next) {
-                    continue;
-                }
-                if main {
-                    self.walk(ground, recognizer, child, next, row);
-                } else {
-                    self.children(ground, recognizer, trie, child, next, None, bounds, row);
-                }
-            }
-            self.buffer.truncate(from);
         }
+        self.buffer.truncate(from);
     }
 
     fn table(&mut self, ground: Ground<'_>, node: u32, run: &Staying) -> Arc<Table> {
@@ -415,23 +472,22 @@ impl Rows {
                     row.ids.extend(fits.map(|c| c.1.id));
                 }
             }
-            let next = if run.closing { [0; 4] } else { recognizer.next_bytes(ground.grammar, leaving) };
-            for (k, (next, leaves)) in next.iter().zip(table.leaving()).enumerate() {
-                let mut bytes = next & leaves;
-                while bytes != 0 {
-                    let byte = (k * 64) as u8 + bytes.trailing_zeros() as u8;
-                    bytes &= bytes - 1;
-                    let exits = table.exits(ground.vocabulary, byte);
-                    self.children(ground, recognizer, &exits, 0, leaving, None, (run.min, run.max), row);
-                }
+            let mut next = if run.closing { [0; 4] } else { recognizer.next_bytes(ground.grammar, leaving) };
+            next.iter_mut().zip(table.leaving()).for_each(|(n, l)| *n &= l);
+            for byte in bytes_of(next) {
+                let exits = table.exits(ground.vocabulary, byte);
+                self.children(ground, recognizer, &exits, 0, leaving, None, (run.min, run.max), row);
             }
         }
         if !hidden.is_empty() {
             let kept = row.ids.split_off(from);
             row.ids.extend(kept.into_iter().filter(|id| hidden.binary_search(id).is_err()));
         }
-        let trie = &ground.lexicon.trie;
-        self.children(ground, recognizer, trie, node, thread, Some(table.entering()), (0, UNBOUNDED), row);
+        if !run.closing {
+            // Nothing else begins a character of a string that only its quote ends.
+            let (trie, inside) = (&ground.lexicon.trie, Some(table.entering()));
+            self.children(ground, recognizer, trie, node, thread, inside, (0, UNBOUNDED), row);
+        }
     }
 
     /// What may follow the closing quote after which `thread` stands.
@@ -512,6 +568,18 @@ impl Rows {
         self.endings = FxHashMap::default();
         self.bytes = 0;
     }
+}
+
+/// The bytes of a set, ascending.
+fn bytes_of(set: [u64; 4]) -> impl Iterator<Item = u8> {
+    (0..4).flat_map(move |k| {
+        let mut word = set[k];
+        std::iter::from_fn(move || {
+            let byte = (word != 0).then(|| (k * 64) as u8 + word.trailing_zeros() as u8);
+            word &= word.wrapping_sub(1);
+            byte
+        })
+    })
 }
 
 fn has_place(places: &[u64], place: u32) -> bool {

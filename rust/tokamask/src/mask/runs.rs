@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::grammar::chars::{CharSet, Spelling, BOUNDARY};
 use crate::grammar::words::{WordTrie, NO_WORD};
-use crate::grammar::{add_byte, Grammar, Node, Object, Run, Text, UNBOUNDED};
+use crate::grammar::{add_byte, has_byte, Grammar, Node, Object, Run, Text, UNBOUNDED};
 use crate::mask::recognizer::{
     Frame, Recognizer, Thread, AFTER, COLON, COMMA, DONE, KEY, OFF_TRIE, OPEN, VALUE,
 };
@@ -35,10 +35,22 @@ impl Thread {
     /// Between the parts of an object or array: how much more white space may come.
     pub fn room_for_space(&self, grammar: &Grammar) -> Option<u32> {
         let top = &self.top;
-        if top.node == DONE || top.state == 0 {
+        if top.node == DONE {
             return None;
         }
         let between = match &grammar.nodes[top.node as usize] {
+            // What stands around a whole value.
+            Node::Sequence(nodes) if top.state == 0 => {
+                let &[space, value] = nodes.as_slice() else { return None };
+                let value = value as usize;
+                let apart = !grammar.nullable[value]
+                    && b" \n\r\t".iter().all(|&b| !has_byte(&grammar.first[value], b));
+                return match &grammar.nodes[space as usize] {
+                    Node::Runs(runs, Spelling::Plain) if apart && is_json_space(runs) => Some(runs[0].max),
+                    _ => None,
+                };
+            }
+            _ if top.state == 0 => false,
             Node::Object(_) => top.phase() != KEY,
             Node::Array(_) => true,
             _ => false,
@@ -263,6 +275,13 @@ impl Recognizer {
 
 fn join(set: &mut [u64; 4], other: &[u64; 4]) {
     set.iter_mut().zip(other).for_each(|(s, o)| *s |= o);
+}
+
+fn is_json_space(runs: &[Run]) -> bool {
+    let one = |run: &Run| {
+        run.min == 0 && run.max != UNBOUNDED && run.class.ranges() == [(9, 10), (13, 13), (32, 32)]
+    };
+    matches!(runs, [run] if one(run))
 }
 
 /// Bytes that can begin a character of a class.

@@ -351,41 +351,35 @@ impl Object {
 }
 
 impl Array {
-    fn counted(frame: &Frame, counter: usize) -> u32 {
-        (frame.seen >> (16 * counter)) as u32 & 0xffff
-    }
-
     fn may_close(&self, frame: &Frame) -> bool {
-        frame.count >= self.min
-            && self.counters.iter().enumerate().all(|(i, c)| Self::counted(frame, i) >= c.min.min(0xffff))
+        frame.count >= self.min && (self.unique == Unique::Values || self.counts_suffice(frame.seen))
     }
 
-    /// The choices for the next item that no counter forbids.
+    /// The choices for the next item after which the array can still be completed.
     fn open_choices<'s>(&'s self, frame: &Frame) -> impl Iterator<Item = &'s Choice> + use<'s> {
         let frame = *frame;
         self.choices(frame.count).iter().filter(move |choice| {
             if self.unique == Unique::Values {
                 return frame.seen >> choice.counts & 1 == 0;
             }
-            self.counters
-                .iter()
-                .enumerate()
-                .all(|(i, c)| choice.counts >> i & 1 == 0 || Self::counted(&frame, i) < c.max)
+            let next = self.next_count(&frame);
+            self.count(frame.seen, choice).is_some_and(|counts| self.can_end(next, counts))
         })
+    }
+
+    /// Items after one more, as far as it matters.
+    fn next_count(&self, frame: &Frame) -> u32 {
+        let most = if self.max == UNBOUNDED { self.min.max(self.prefix.len() as u32) } else { self.max };
+        (frame.count + 1).min(most)
     }
 
     /// The frame after one more item.
     fn after(&self, frame: &Frame, counts: u32) -> Frame {
-        let most = if self.max == UNBOUNDED { self.min.max(self.prefix.len() as u32) } else { self.max };
-        let mut seen = frame.seen;
-        if self.unique == Unique::Values {
-            seen |= 1 << counts;
-        }
-        for (i, counter) in self.counters.iter().enumerate().filter(|(i, _)| counts >> i & 1 == 1) {
-            let most = if counter.max == UNBOUNDED { counter.min } else { counter.max };
-            let next = (Self::counted(frame, i) + 1).min(most).min(0xffff);
-            seen = seen & !(0xffff << (16 * i)) | u64::from(next) << (16 * i);
-        }
-        Frame { state: at(AFTER, 0), count: (frame.count + 1).min(most), seen, ..*frame }
+        let seen = if self.unique == Unique::Values {
+            frame.seen | 1 << counts
+        } else {
+            self.count(frame.seen, &Choice { node: 0, counts }).unwrap_or(frame.seen)
+        };
+        Frame { state: at(AFTER, 0), count: self.next_count(frame), seen, ..*frame }
     }
 }

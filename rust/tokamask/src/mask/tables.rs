@@ -200,26 +200,23 @@ type TextKey = (u32, u32, u32, Spelling);
 pub struct Spaces {
     /// Tokens of nothing else, with their length.
     pub tokens: Vec<Item>,
-    /// Trie nodes after white space below which something else follows: (node, length, bytes that follow).
-    pub ends: Vec<(u32, u32, [u64; 4])>,
+    /// For each other byte, the trie nodes behind it where it follows white space, with the length of that.
+    pub ends: Vec<Vec<(u32, u32)>>,
 }
 
 impl Spaces {
     fn new(trie: &TokenTrie) -> Self {
         let (mut spaces, mut todo) = (Self::default(), vec![(0, 0)]);
+        spaces.ends.resize(256, Vec::new());
         while let Some((node, length)) = todo.pop() {
-            let mut others = [0; 4];
             for &(byte, child) in trie.children(node) {
                 if is_space(byte) {
                     todo.push((child, length + 1));
-                } else {
-                    add_byte(&mut others, byte);
+                } else if length > 0 {
+                    spaces.ends[byte as usize].push((child, length));
                 }
             }
             spaces.tokens.extend(trie.items(node).iter().map(|i| Item { id: i.id, chars: length }));
-            if others != [0; 4] && length > 0 {
-                spaces.ends.push((node, length, others));
-            }
         }
         spaces.tokens.retain(|item| item.chars > 0);
         spaces

@@ -283,7 +283,13 @@ impl<'a, 'o> Lowering<'a, 'o> {
             let spelled = numbers.iter().map(|n| number::equal_to(n, MAX_DIGITS)).collect::<Option<Vec<_>>>();
             parts.push((Regex::Alternation(spelled.ok_or_else(too_long)?), true));
         } else {
-            parts.push((if integer { number::integer() } else { number::plain_number() }, true));
+            // Only bounds know what an exponent means.
+            let bounds_only = clause.multiples.is_empty() && clause.not_numbers.is_empty();
+            parts.push(match (integer, bounds_only && clause.integer.is_none()) {
+                (true, _) => (number::integer(), true),
+                (false, true) => (number::written_number(), true),
+                (false, false) => (number::plain_number(), true),
+            });
         }
         if clause.integer == Some(false) || integer && clause.numbers.is_some() {
             parts.push((number::whole_values(), integer));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, LimitError, UnsupportedKeywordError};
+use crate::grammar::array::Known;
 use crate::grammar::chars::{CharSet, Spelling};
 use crate::grammar::json::Json;
 use crate::grammar::json_schema::clause::{clauses, Clause, Unevaluated};
@@ -38,6 +39,19 @@ impl Role {
     fn allows(&self, set: u32) -> bool {
         set & !self.may == self.must
     }
+}
+
+/// Declared names, sorted, each with its place (0 for single members, then each `properties`) and what its
+/// value satisfies.
+type Declared<'a> = Vec<(&'a str, usize, Literal<'a>)>;
+
+fn declared<'a>(clause: &Clause<'a>) -> Declared<'a> {
+    let single = clause.member.iter().map(|m| (m.0, 0, m.1));
+    let lists = clause.members.iter().enumerate();
+    let listed = lists.flat_map(|(i, m)| m.declared.iter().map(move |d| (d.0, i + 1, d.1)));
+    let mut all: Declared<'a> = single.chain(listed).collect();
+    all.sort_by_key(|d| (d.0, d.1));
+    all
 }
 
 /// Names of other properties of one kind: the kind, and what the values satisfy.
@@ -86,15 +100,29 @@ impl<'a> Lowering<'a, '_> {
     }
 
     /// What the value of a declared name must satisfy; None if the name is forbidden.
-    fn member_goal(&mut self, clause: &Clause<'a>, name: &str) -> Result<Option<Vec<Literal<'a>>>, Error> {
+    fn member_goal(
+        &mut self,
+        clause: &Clause<'a>,
+        declared: &Declared<'a>,
+        name: &str,
+    ) -> Result<Option<Vec<Literal<'a>>>, Error> {
         if !self.name_allowed(name, &clause.names)? {
             return Ok(None);
         }
-        let mut goal: Vec<Literal<'a>> = clause.member.iter().filter(|m| m.0 == name).map(|m| m.1).collect();
+        let mut here = declared[declared.partition_point(|d| d.0 < name)..]
+            .iter()
+            .take_while(|d| d.0 == name)
+            .peekable();
+        let mut goal: Vec<Literal<'a>> = Vec::new();
+        while let Some(found) = here.next_if(|d| d.1 == 0) {
+            goal.push(found.2);
+        }
         let mut seen_by = Vec::new();
-        for members in &clause.members {
+        for (part, members) in clause.members.iter().enumerate() {
             let before = goal.len();
-            goal.extend(members.declared.iter().filter(|d| d.0 == name).map(|d| d.1));
+            while let Some(found) = here.next_if(|d| d.1 == part + 1) {
+                goal.push(found.2);
+            }
             for &(pattern, value) in &members.patterns {
                 if self.matches_pattern(pattern, name)? {
                     goal.push(value);
@@ -140,7 +168,9 @@ impl<'a> Lowering<'a, '_> {
         }
         let required_count = clause.required.len() as u32;
         let order = self.options.schema_order.then(|| {
-            let rank = |word: &String| names.iter().position(|n| n == word).unwrap_or(names.len()) as u32;
+            let places: rustc_hash::FxHashMap<&str, usize> =
+                names.iter().enumerate().map(|(i, &n)| (n, i)).collect();
+            let rank = |word: &String| places.get(word.as_str()).map_or(names.len(), |&i| i) as u32;
             keys.words().iter().map(rank).collect()
         });
         let max = clause.max_members.unwrap_or(UNBOUNDED);
@@ -233,10 +263,11 @@ impl<'a> Lowering<'a, '_> {
         mode: &mut KeyMode,
     ) -> Result<(), Error> {
         let set = mode.witnesses;
+        let declared = declared(clause);
         let witnesses =
             || clause.witnesses.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|w| w.1);
         for (name, role) in keys.words().iter().zip(roles) {
-            let goal = if role.allows(set) { self.member_goal(clause, name)? } else { None };
+            let goal = if role.allows(set) { self.member_goal(clause, &declared, name)? } else { None };
             let value = match goal {
                 Some(mut goal) => {
                     goal.extend(witnesses().filter_map(|w| w.value));
@@ -413,7 +444,15 @@ impl<'a> Lowering<'a, '_> {
         let counters =
             clause.contains.iter().map(|c| Counter { min: c.min, max: c.max.unwrap_or(UNBOUNDED) }).collect();
         let max = clause.max_items.unwrap_or(UNBOUNDED);
-        let mut array = Array { prefix, rest, min: clause.min_items, max, counters, unique: Unique::No };
+        let mut array = Array {
+            prefix,
+            rest,
+            min: clause.min_items,
+            max,
+            counters,
+            unique: Unique::No,
+            known: Known::default(),
+        };
         if let Some(schema) = clause.unique.filter(|_| max > 1) {
             self.make_unique(clause, &mut array, schema)?;
         }

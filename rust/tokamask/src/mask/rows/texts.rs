@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{declared_exits, has_place, Ground, MaskRow, Rows, SPACES};
+use super::{bytes_of, declared_exits, has_place, Ground, MaskRow, Rows, SPACES};
 use crate::grammar::chars::{Spelling, BOUNDARY};
 use crate::grammar::{Node, Run, UNBOUNDED};
 use crate::mask::lexer::{closers, AutomatonLexer, Reach, RunsLexer, TextRow};
@@ -24,13 +24,22 @@ impl Rows {
         if room > 0 {
             row.ids.extend(spaces.tokens.iter().filter(|t| t.chars <= room).map(|t| t.id));
         }
-        let next = recognizer.next_bytes(ground.grammar, thread);
-        let trie = &ground.lexicon.trie;
-        let bounds = (0, UNBOUNDED);
-        self.children(ground, recognizer, trie, 0, thread, Some(&SPACES), bounds, row);
-        for (node, length, others) in &spaces.ends {
-            if *length <= room && (0..4).any(|k| others[k] & next[k] & !SPACES[k] != 0) {
-                self.children(ground, recognizer, trie, *node, thread, Some(&SPACES), bounds, row);
+        let mut next = recognizer.next_bytes(ground.grammar, thread);
+        next.iter_mut().zip(SPACES).for_each(|(n, s)| *n &= !s);
+        let (trie, bounds) = (&ground.lexicon.trie, (0, UNBOUNDED));
+        for byte in bytes_of(next) {
+            let from = self.buffer.len();
+            let mut buffer = std::mem::take(&mut self.buffer);
+            recognizer.step(ground.grammar, thread, byte, &mut buffer);
+            self.buffer = buffer;
+            if self.buffer.len() == from {
+                continue;
+            }
+            let threads = self.buffer.split_off(from);
+            let ends = spaces.ends[byte as usize].iter().filter(|end| end.1 <= room).map(|end| end.0);
+            for node in trie.child(0, byte).into_iter().chain(ends) {
+                self.buffer.extend(&threads);
+                self.below(ground, recognizer, trie, (true, node), from, bounds, row);
             }
         }
         true
@@ -73,7 +82,7 @@ impl Rows {
                 self.text(ground, recognizer, node, automaton, top.q, Spelling::Json)
             }
             Node::Runs(runs, Spelling::Json) if separate(runs) => {
-                let mut lexer = RunsLexer { runs };
+                let mut lexer = RunsLexer::new(runs);
                 let state = (top.state - 1, top.count);
                 let reach = Reach::new(ground.lexicon, &mut lexer, node, state, Spelling::Json);
                 Arc::new(TextRow::new(ground.lexicon, reach))
@@ -90,7 +99,7 @@ impl Rows {
                 let next = recognizer.next_bytes(ground.grammar, below);
                 for (node, bytes) in &found.ends {
                     if (0..4).any(|k| bytes[k] & next[k] != 0) {
-                        self.children(ground, recognizer, trie, *node, below, None, bounds, row);
+                        self.children_among(ground, recognizer, trie, *node, below, next, bounds, row);
                     }
                 }
             }
