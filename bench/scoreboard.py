@@ -27,6 +27,7 @@ import numpy as np
 
 from bench import features, vocabularies
 from bench.data import ROOT, unpacked
+from bench.machine import card
 from bench.rivals import REGISTRY, prepared
 
 WALL, THREAD = time.perf_counter_ns, time.thread_time_ns
@@ -433,7 +434,7 @@ def main() -> None:
     parser.add_argument("--salt", default="fresh", help="draws the slice that times are measured on")
     parser.add_argument("--patience", type=float, default=1800, help="seconds for one section of one engine")
     parser.add_argument("--lists", type=int, default=12, help="lines printed of each list")
-    parser.add_argument("--json", help="where to write everything")
+    parser.add_argument("--json", help="where to write everything, with the machine and the versions")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -457,7 +458,10 @@ def main() -> None:
         results[engine] = work(engine, options.sections, options)
     show(results, options.lists)
     if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+        asked = {name: getattr(options, name) for name in ("schemas", "walks", "exact", "salt")}
+        versions = {engine: present[engine].version for engine in results}
+        record = {"machine": card(), "asked": asked, "versions": versions, "results": results}
+        pathlib.Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

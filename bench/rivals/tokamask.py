@@ -18,10 +18,11 @@ class Engine:
         self.mask = tm.allocate_bitmask(1, files.size)
 
     def compile(self, schema, **options):
-        return self.package.compile(self.package.Grammar.json_schema(schema, **options), self.vocabulary)
+        grammar = self.package.Grammar.json_schema(schema, **options)
+        return self.package.compile(grammar, self.vocabulary, cache=False)
 
     def compile_cfg(self, case):
-        return self.package.compile(self.package.Grammar.lark(case.lark), self.vocabulary)
+        return self.package.compile(self.package.Grammar.lark(case.lark), self.vocabulary, cache=False)
 
     def start(self, compiled):
         matcher = compiled.matcher()

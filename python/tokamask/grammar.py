@@ -30,6 +30,8 @@ class Limits:
         Bytes that its remembered mask rows may take; beyond that they are computed again.
     threads : int
         Ways to read a text that may be alive at the same time.
+    seconds : float
+        Seconds that reading a grammar may take; beyond that there is a LimitError. An interrupt ends it sooner.
 
     Examples
     --------
@@ -40,6 +42,7 @@ class Limits:
 
     row_bytes: int = 64 << 20
     threads: int = 10_000
+    seconds: float = 10.0
 
 
 class Grammar:
@@ -67,6 +70,7 @@ class Grammar:
         property_order: Literal["any", "schema"] = "any",
         format: Literal["assert", "annotate"] = "assert",
         resources: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> Grammar:
         """JSON texts that a JSON Schema allows.
 
@@ -85,6 +89,8 @@ class Grammar:
             Whether the standard formats are conditions. Others are annotations, named in ``warnings``.
         resources : dict
             Other documents that ``$ref`` may name, by URI. Nothing is ever fetched.
+        limits : Limits
+            Bounds on the work.
 
         Raises
         ------
@@ -109,20 +115,21 @@ class Grammar:
             if value not in known:
                 raise ValueError(f"{name}: expected one of {known}, got {value!r}")
         others = [(uri, _schema_text(value)) for uri, value in (resources or {}).items()]
-        source = _core.read_json_schema(text, space, property_order == "schema", format == "assert", others)
+        ordered, asserted = property_order == "schema", format == "assert"
+        source = _core.read_json_schema(text, space, ordered, asserted, others, _seconds(limits))
         return cls(source, "json_schema")
 
     @classmethod
-    def regex(cls, pattern: str) -> Grammar:
+    def regex(cls, pattern: str, *, limits: Limits | None = None) -> Grammar:
         """Texts that match a regular expression as a whole.
 
         The dialect is that of JSON Schema (ECMA 262 without what is not regular); ``a&b`` is what both
         match and ``~a`` everything that ``a`` does not match.
         """
-        return cls(_core.read_regex(pattern), "regex")
+        return cls(_core.read_regex(pattern, _seconds(limits)), "regex")
 
     @classmethod
-    def ebnf(cls, text: str, *, root: str = "root") -> Grammar:
+    def ebnf(cls, text: str, *, root: str = "root", limits: Limits | None = None) -> Grammar:
         """Texts that a context-free grammar in EBNF matches, in the GBNF dialect of llama.cpp.
 
         A rule is ``name ::= alternatives``. Rules may be recursive in any way, left-recursive and
@@ -134,6 +141,8 @@ class Grammar:
             The rules.
         root : str
             The rule that whole texts match.
+        limits : Limits
+            Bounds on the work.
 
         Raises
         ------
@@ -148,10 +157,10 @@ class Grammar:
         <Grammar from ebnf>
 
         """
-        return cls(_core.read_ebnf(text, root), "ebnf")
+        return cls(_core.read_ebnf(text, root, _seconds(limits)), "ebnf")
 
     @classmethod
-    def lark(cls, text: str, *, start: str = "start") -> Grammar:
+    def lark(cls, text: str, *, start: str = "start", limits: Limits | None = None) -> Grammar:
         r"""Texts that a context-free grammar in Lark's notation matches.
 
         With ``%ignore`` there is a lexer: what is ignored may stand around every terminal, a terminal
@@ -166,6 +175,8 @@ class Grammar:
             ``%json {...}`` are understood.
         start : str
             The rule that whole texts match.
+        limits : Limits
+            Bounds on the work.
 
         Raises
         ------
@@ -180,7 +191,7 @@ class Grammar:
         <Grammar from lark>
 
         """
-        return cls(_core.read_lark(text, start), "lark")
+        return cls(_core.read_lark(text, start, _seconds(limits)), "lark")
 
     @classmethod
     def structural_tag(
@@ -190,6 +201,7 @@ class Grammar:
         *,
         at_least_one: bool = False,
         stop_after_first: bool = False,
+        limits: Limits | None = None,
     ) -> Grammar:
         """Free text in which a trigger must be followed by the rest of a tag: how tool calls are written.
 
@@ -209,6 +221,8 @@ class Grammar:
             The text must have a tag.
         stop_after_first : bool
             The text ends with the first tag.
+        limits : Limits
+            Bounds on the work.
 
         Raises
         ------
@@ -232,7 +246,7 @@ class Grammar:
             }
         elif triggers is not None or at_least_one or stop_after_first:
             raise ValueError("triggers and flags stand inside a structural tag that is given as a whole")
-        return cls(_core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN), "structural_tag")
+        return cls(_core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN, _seconds(limits)), "structural_tag")
 
     @classmethod
     def choice(cls, texts: Iterable[str]) -> Grammar:
@@ -255,6 +269,10 @@ class Grammar:
         return f"<Grammar from {self.description}>"
 
 
+def _seconds(limits: Limits | None) -> float:
+    return (limits or Limits()).seconds
+
+
 def _schema_text(schema: Any) -> str:
     if isinstance(schema, str):
         return schema
@@ -273,9 +291,12 @@ def _schema_text(schema: Any) -> str:
 
 
 def compile(
-    grammar: Grammar, vocabulary: _core.Vocabulary, *, limits: Limits | None = None
+    grammar: Grammar, vocabulary: _core.Vocabulary, *, limits: Limits | None = None, cache: bool = True
 ) -> _core.CompiledGrammar:
     """Makes a grammar ready for a vocabulary.
+
+    What was compiled lately from equal input for the same vocabulary is found again, with the mask rows that
+    it has learned since: at most 32 grammars are kept, and 256 MB.
 
     Parameters
     ----------
@@ -285,6 +306,8 @@ def compile(
         The tokens; it must know its end-of-sequence ids.
     limits : Limits
         Bounds on memory and work.
+    cache : bool
+        False compiles anew and keeps nothing.
 
     Raises
     ------
@@ -299,7 +322,4 @@ def compile(
     (True, False)
 
     """
-    limits = limits or Limits()
-    return _core.compile_grammar(
-        grammar._source, vocabulary, row_bytes=limits.row_bytes, threads=limits.threads
-    )
+    return _core.compile_grammar(grammar._source, vocabulary, limits or Limits(), cache)

@@ -1,17 +1,22 @@
 //! `tokamask.CompiledGrammar` and `tokamask.Matcher`.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
+use tokamask::grammar::recipe::Recipe;
 use tokamask::ids::TokenId;
 use tokamask::mask;
 
 use crate::arrays::{bitmask_words, frozen_row, shape_error, to_numpy};
 use crate::errors::Result;
-use crate::grammar::GrammarSource;
+use crate::grammar::{self, GrammarSource};
 use crate::vocabulary::Vocabulary;
+
+/// Seconds that reading a grammar may take, if nothing else is said: as in `tokamask.Limits`.
+const SECONDS: f64 = 10.0;
 
 /// A grammar made ready for one vocabulary. Immutable and thread-safe; make one with
 /// :func:`tokamask.compile`.
@@ -22,10 +27,59 @@ use crate::vocabulary::Vocabulary;
 /// >>> tm.compile(tm.Grammar.regex("[ab]+"), vocabulary)
 /// <CompiledGrammar for 3 ids>
 #[pyclass(frozen, module = "tokamask", name = "CompiledGrammar")]
-pub struct CompiledGrammar(pub mask::CompiledGrammar);
+pub struct CompiledGrammar(pub mask::CompiledGrammar, Arc<Recipe>);
+
+/// The bounds of a `tokamask.Limits`: those of the core, and the seconds of reading.
+fn bounds(limits: &Bound<'_, PyAny>) -> PyResult<(mask::Limits, f64)> {
+    let (row_bytes, threads) =
+        (limits.getattr("row_bytes")?.extract()?, limits.getattr("threads")?.extract()?);
+    Ok((mask::Limits { row_bytes, threads }, limits.getattr("seconds")?.extract()?))
+}
 
 #[pymethods]
 impl CompiledGrammar {
+    /// Writes what :meth:`load` needs to compile it again: the grammar's own text and a fingerprint of the
+    /// vocabulary. What was learned while it was used is not written.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The file cannot be written.
+    fn save(&self, path: PathBuf) -> Result<()> {
+        let file = self.1.to_file(self.0.vocabulary())?;
+        Ok(std::fs::write(path, file).map_err(PyErr::from)?)
+    }
+
+    /// Compiles a grammar that was saved.
+    ///
+    /// Parameters
+    /// ----------
+    /// path : path
+    ///     A file of :meth:`save`.
+    /// vocabulary : Vocabulary
+    ///     The vocabulary that it was compiled for.
+    /// limits : Limits
+    ///     Bounds on memory and work.
+    ///
+    /// Raises
+    /// ------
+    /// VocabularyError
+    ///     The file is cut, forged, of another version or made for another vocabulary.
+    #[staticmethod]
+    #[pyo3(signature = (path, vocabulary, *, limits=None))]
+    fn load(
+        py: Python<'_>,
+        path: PathBuf,
+        vocabulary: &Vocabulary,
+        limits: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Self> {
+        let (limits, seconds) = limits.map(bounds).transpose()?.unwrap_or((mask::Limits::default(), SECONDS));
+        let recipe = Recipe::from_file(&std::fs::read(path).map_err(PyErr::from)?, &vocabulary.0)?;
+        let source = grammar::read(py, recipe, seconds)?;
+        let compiled = py.detach(|| mask::CompiledGrammar::new(source.grammar, &vocabulary.0, limits))?;
+        Ok(Self(compiled, source.recipe))
+    }
+
     /// A matcher at the beginning of the text.
     fn matcher(&self) -> Matcher {
         Matcher::from(self.0.matcher())
@@ -310,18 +364,23 @@ impl Matcher {
 
 /// Makes a grammar ready for a vocabulary.
 #[pyfunction]
-#[pyo3(signature = (source, vocabulary, *, row_bytes, threads))]
 pub fn compile_grammar(
     py: Python<'_>,
     source: &GrammarSource,
     vocabulary: &Vocabulary,
-    row_bytes: usize,
-    threads: usize,
+    limits: &Bound<'_, PyAny>,
+    cache: bool,
 ) -> Result<CompiledGrammar> {
-    let limits = mask::Limits { row_bytes, threads };
-    let grammar = std::sync::Arc::clone(&source.0);
-    let compiled = py.detach(|| mask::CompiledGrammar::new(grammar, &vocabulary.0, limits))?;
-    Ok(CompiledGrammar(compiled))
+    let (limits, _) = bounds(limits)?;
+    let (grammar, recipe) = (&source.grammar, &source.recipe);
+    let compiled = py.detach(|| {
+        if cache {
+            mask::cache::compile(recipe, grammar, &vocabulary.0, &limits)
+        } else {
+            mask::CompiledGrammar::new(Arc::clone(grammar), &vocabulary.0, limits)
+        }
+    })?;
+    Ok(CompiledGrammar(compiled, Arc::clone(recipe)))
 }
 
 /// Writes the masks of several matchers, with threads where that pays off.

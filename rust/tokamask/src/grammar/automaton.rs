@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, LimitError};
+use crate::grammar::budget;
 use crate::grammar::chars::{CharSet, MAX_CHAR};
 use crate::grammar::nfa::{Edge, Nfa, NONE};
 use crate::grammar::regex::Regex;
@@ -327,6 +328,7 @@ impl Automaton {
                 );
             }
             for symbol in 0..self.representatives.len() {
+                budget::check()?;
                 self.step_symbol(at as u32, symbol as u16);
             }
             at += 1;

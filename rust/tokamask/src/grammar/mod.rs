@@ -3,6 +3,7 @@
 
 pub mod array;
 pub mod automaton;
+pub mod budget;
 pub mod chars;
 pub mod ebnf;
 pub mod json;
@@ -10,6 +11,7 @@ pub mod json_schema;
 pub mod lark;
 mod nfa;
 mod number;
+pub mod recipe;
 pub mod regex;
 pub mod rules;
 pub mod tags;
@@ -17,7 +19,7 @@ pub mod words;
 
 use std::sync::Arc;
 
-use crate::error::{Error, UnsatisfiableError};
+use crate::error::{Error, LimitError, UnsatisfiableError};
 use automaton::{Automaton, Lengths};
 use chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
 use words::WordTrie;
@@ -299,7 +301,7 @@ impl Grammar {
             is_json: false,
             objects,
         };
-        let live = grammar.productive();
+        let live = grammar.productive()?;
         if !live[root as usize] {
             return Err(UnsatisfiableError { json_pointer: None }.into());
         }
@@ -311,19 +313,20 @@ impl Grammar {
     }
 
     /// Nodes that some finite text matches: the least fixpoint.
-    fn productive(&self) -> Vec<bool> {
+    fn productive(&self) -> Result<Vec<bool>, LimitError> {
         let mut live = vec![false; self.nodes.len()];
         loop {
             let mut changed = false;
             // Parts mostly stand behind what they are part of.
             for (i, node) in self.nodes.iter().enumerate().rev() {
+                budget::check()?;
                 if !live[i] && self.is_productive(node, &live) {
                     live[i] = true;
                     changed = true;
                 }
             }
             if !changed {
-                return live;
+                return Ok(live);
             }
         }
     }
@@ -559,6 +562,9 @@ impl Array {
     fn is_productive(&self, ok: &dyn Fn(NodeId) -> bool) -> bool {
         let place = |i: u32| self.choices(i).iter().any(|c| ok(c.node));
         let prefix = self.prefix.len() as u32;
-        self.min <= self.max && (0..self.min.min(prefix)).all(place) && (self.min <= prefix || place(prefix))
+        self.min <= self.max
+            && (0..self.min.min(prefix)).all(place)
+            && (self.min <= prefix || place(prefix))
+            && (self.counters.is_empty() || self.search_end(0, 0, ok))
     }
 }

@@ -16,7 +16,7 @@ use crate::mask::tables::Lexicon;
 use crate::vocabulary::Vocabulary;
 
 /// Bounds on what a grammar and its masks may cost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes that the rows of one compiled grammar may take; beyond that they are computed again.
     pub row_bytes: usize,
@@ -50,6 +50,8 @@ struct Compiled {
 struct Shared {
     recognizer: Recognizer,
     rows: Rows,
+    /// Room for the threads before and after a byte.
+    room: [Vec<Thread>; 2],
 }
 
 impl CompiledGrammar {
@@ -61,7 +63,7 @@ impl CompiledGrammar {
         let lexicon = vocabulary.derived(|| Lexicon::new(vocabulary));
         let lexicon = lexicon.unwrap_or_else(|| Arc::new(Lexicon::new(vocabulary)));
         let recognizer = Recognizer::new(grammar.automata.clone(), lexicon.longest);
-        let shared = Mutex::new(Shared { recognizer, rows: Rows::default() });
+        let shared = Mutex::new(Shared { recognizer, rows: Rows::default(), room: Default::default() });
         let specials = specials(&grammar, vocabulary)?;
         let vocabulary = vocabulary.clone();
         let inner = Compiled { grammar, vocabulary, lexicon, limits, specials, shared };
@@ -78,6 +80,11 @@ impl CompiledGrammar {
     /// The vocabulary it was compiled for.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.inner.vocabulary
+    }
+
+    /// The bounds it was compiled with.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
     }
 
     /// 32-bit words of a mask row.
@@ -319,7 +326,7 @@ impl Matcher {
     fn rows(&self, state: &State) -> Vec<Arc<MaskRow>> {
         let inner = &*self.compiled.inner;
         let mut shared = self.compiled.lock();
-        let Shared { recognizer, rows } = &mut *shared;
+        let Shared { recognizer, rows, .. } = &mut *shared;
         if rows.bytes() > inner.limits.row_bytes {
             rows.clear();
             recognizer.forget();
@@ -339,39 +346,36 @@ impl Matcher {
             return Ok(None);
         }
         let mut shared = self.compiled.lock();
-        let next = |threads: Vec<Thread>, terminated| {
-            let (threads, length, previous) =
-                (threads.into_boxed_slice(), state.length + 1, Some(Arc::clone(state)));
+        let next = |threads: &[Thread], terminated| {
+            let (threads, length, previous) = (threads.into(), state.length + 1, Some(Arc::clone(state)));
             Some(State { threads, terminated, length, token: Some(id), previous })
         };
         if inner.vocabulary.eos_ids().contains(&id) && self.accepting(&mut shared, &state.threads) {
-            return Ok(next(Vec::new(), true));
+            return Ok(next(&[], true));
         }
-        if inner.vocabulary.is_special(id) {
-            let threads = self.after_special(&mut shared, &state.threads, id);
-            return Ok(if threads.is_empty() { None } else { next(threads, false) });
-        }
-        // An ordinary token may be meant itself as well as by its bytes.
-        let named = if inner.specials.is_empty() {
-            Vec::new()
-        } else {
-            self.after_special(&mut shared, &state.threads, id)
-        };
-        let bytes = inner.vocabulary.bytes(id).unwrap_or_default();
-        let mut threads = if bytes.is_empty() { Vec::new() } else { state.threads.to_vec() };
-        let mut after = Vec::new();
-        for &byte in bytes {
-            if threads.is_empty() {
-                break;
+        let mut named = self.after_special(&mut shared, &state.threads, id);
+        let bytes = inner.vocabulary.bytes(id).filter(|b| !b.is_empty() && !inner.vocabulary.is_special(id));
+        if let Some(bytes) = bytes {
+            let [mut threads, mut after] = std::mem::take(&mut shared.room);
+            threads.clear();
+            threads.extend(&state.threads);
+            for &byte in bytes {
+                self.step(&mut shared, &threads, byte, &mut after)?;
+                std::mem::swap(&mut threads, &mut after);
+                if threads.is_empty() {
+                    break;
+                }
             }
-            self.step(&mut shared, &threads, byte, &mut after)?;
-            std::mem::swap(&mut threads, &mut after);
+            if !named.is_empty() {
+                // An ordinary token that the grammar names by its id may be meant itself, or its text.
+                threads.append(&mut named);
+                shared.recognizer.stacks.join_threads(&mut threads, 0);
+            }
+            let found = if threads.is_empty() { None } else { next(&threads, false) };
+            shared.room = [threads, after];
+            return Ok(found);
         }
-        if !named.is_empty() {
-            threads.extend(named);
-            shared.recognizer.stacks.join_threads(&mut threads, 0);
-        }
-        Ok(if threads.is_empty() { None } else { next(threads, false) })
+        Ok(if named.is_empty() { None } else { next(&named, false) })
     }
 
     /// The threads after a byte.
@@ -414,6 +418,9 @@ impl Matcher {
     /// The threads after a token that is meant itself.
     fn after_special(&self, shared: &mut Shared, threads: &[Thread], id: TokenId) -> Vec<Thread> {
         let inner = &*self.compiled.inner;
+        if inner.specials.is_empty() {
+            return Vec::new();
+        }
         let mut out = Vec::new();
         for (node, below) in self.specials(shared, threads) {
             if inner.specials.get(&node).is_some_and(|named| named.has(id)) {

@@ -5,6 +5,7 @@
 //! state allows is the union of what its threads allow, found by walking the vocabulary's trie.
 
 mod batch;
+pub mod cache;
 mod lexer;
 mod matcher;
 mod memo;

@@ -118,6 +118,8 @@ pub struct Recognizer {
     pub automata: Vec<Automaton>,
     /// Names that are not declared are compared with each other.
     pub exact: bool,
+    /// Something was read inside a name since this was last cleared.
+    pub named: bool,
     /// Bytes of the longest token.
     pub longest: u32,
 }
@@ -139,6 +141,7 @@ impl Recognizer {
             text_links: Vec::new(),
             automata,
             exact: true,
+            named: false,
             longest,
         }
     }

@@ -1,6 +1,7 @@
 //! Mask rows: which tokens a thread allows, by a walk of the vocabulary's trie with tables for runs of
 //! one class, kept by the frames that the walk looked at.
 
+mod names;
 mod repeats;
 mod texts;
 
@@ -96,6 +97,8 @@ pub struct Rows {
     after: Memo<Places>,
     /// By trie node, automaton and its state.
     texts: FxHashMap<(u32, u32, u32), Arc<TextRow>>,
+    /// By trie node and what a row depends on in the top frame.
+    counted_texts: FxHashMap<(u32, Frame), Arc<TextRow>>,
     buffer: Vec<Thread>,
     bytes: usize,
     full: Arc<CharSet>,
@@ -117,6 +120,7 @@ impl Default for Rows {
             served: Vec::new(),
             after: Memo::default(),
             texts: FxHashMap::default(),
+            counted_texts: FxHashMap::default(),
             buffer: Vec::new(),
             bytes: 0,
             full: Arc::new(CharSet::all()),
@@ -240,6 +244,9 @@ impl Rows {
         let trie = &ground.lexicon.trie;
         let size = trie.end(node) - node;
         if size == 1 {
+            return;
+        }
+        if ground.tables && self.walk_words(ground, recognizer, node, thread, row) {
             return;
         }
         if ground.tables && size > MIN_SUBTREE {
@@ -494,11 +501,12 @@ impl Rows {
     fn after(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Places {
         // Where stacks may be groups, what was looked at has no simple depth.
         let simple = !ground.grammar.merges;
-        if let Some((places, depth)) =
-            simple.then(|| self.after.find(ground.grammar, recognizer, thread)).flatten()
-        {
-            recognizer.look(thread.parent, depth);
-            return places;
+        let brief = if simple { recognizer.brief(ground.grammar, thread) } else { None };
+        for known in brief.into_iter().chain(simple.then_some(thread)) {
+            if let Some((places, depth)) = self.after.find(ground.grammar, recognizer, known) {
+                recognizer.look(thread.parent, depth);
+                return places;
+            }
         }
         let mut bits = vec![0u64; ground.lexicon.after_quote.len().div_ceil(64)];
         bits[0] = 1;
@@ -507,11 +515,13 @@ impl Rows {
             return bits.into();
         }
         let outer = recognizer.stacks.watch_apart(thread.parent);
+        recognizer.named = false;
         self.follow(ground, recognizer, 0, thread, &mut bits);
         let depth = recognizer.stacks.go_back(outer);
         let places: Places = bits.into();
         self.bytes += places.len() * 8;
-        self.after.file(ground.grammar, recognizer, thread, depth, Arc::clone(&places));
+        let known = brief.filter(|_| !recognizer.named).unwrap_or(thread);
+        self.after.file(ground.grammar, recognizer, known, depth, Arc::clone(&places));
         recognizer.look(thread.parent, depth);
         places
     }
@@ -564,6 +574,7 @@ impl Rows {
         self.cuts = FxHashMap::default();
         self.after.clear();
         self.texts = FxHashMap::default();
+        self.counted_texts = FxHashMap::default();
         self.names = FxHashMap::default();
         self.endings = FxHashMap::default();
         self.bytes = 0;

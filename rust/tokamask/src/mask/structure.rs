@@ -3,7 +3,7 @@
 use crate::grammar::automaton::DEAD;
 use crate::grammar::chars::{any_scalar, decode, possible, Decoded, Spelling, BOUNDARY};
 use crate::grammar::words::{NO_WORD, OFF};
-use crate::grammar::{has_byte, Array, Choice, Grammar, NodeId, Object, Unique, NO_NODE, UNBOUNDED};
+use crate::grammar::{has_byte, Array, Choice, Grammar, Node, NodeId, Object, Unique, NO_NODE, UNBOUNDED};
 use crate::mask::recognizer::{
     at, is_space, Frame, Recognizer, Thread, AFTER, COLON, COMMA, COMPARED, KEY, OFF_TRIE, OPEN, VALUE,
 };
@@ -100,6 +100,21 @@ impl Recognizer {
         }
     }
 
+    /// A thread that stands behind a name or value, with what its object has seen told in two bits: whether it
+    /// may close and whether another name may follow. While nothing is written of a further name, all
+    /// threads of one brief form allow the same.
+    pub fn brief(&self, grammar: &Grammar, thread: Thread) -> Option<Thread> {
+        let top = thread.top;
+        let Node::Object(object) = grammar.nodes.get(top.node as usize)? else { return None };
+        if !matches!(top.phase(), COLON | VALUE | AFTER) {
+            return None;
+        }
+        let close = top.count >= object.min && self.missing(object, &top) == 0;
+        let seen = u64::from(close) | u64::from(self.any_key(object, &top)) << 1;
+        // No count is as large: brief and other frames are never equal.
+        Some(Thread { top: Frame { seen, count: u32::MAX, ..top }, ..thread })
+    }
+
     /// The threads in which a name has just been opened.
     fn open_keys(&mut self, object: &Object, thread: Thread, out: &mut Vec<Thread>) {
         let Thread { top, parent } = thread;
@@ -125,6 +140,7 @@ impl Recognizer {
     }
 
     fn step_key(&mut self, object: &Object, thread: Thread, byte: u8, out: &mut Vec<Thread>) {
+        self.named = true;
         let Thread { top, parent } = thread;
         let (mode, kind) = (top.mode(), top.kind_of_name());
         let position = top.position();
@@ -262,7 +278,7 @@ impl Recognizer {
     }
 
     /// True if a property that meets none of the open obligations still fits.
-    fn room(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
+    pub(super) fn room(&self, object: &Object, frame: &Frame, mode: usize) -> bool {
         object.max == UNBOUNDED || {
             // A witness meets its own obligations.
             let missing = self.missing(object, frame) - self.newly_met(object, frame, mode);
@@ -290,7 +306,14 @@ impl Recognizer {
     }
 
     /// Some declared name at or below a node of the trie may be written.
-    fn declared_below(&self, object: &Object, frame: &Frame, mode: usize, node: u32, room: bool) -> bool {
+    pub(super) fn declared_below(
+        &self,
+        object: &Object,
+        frame: &Frame,
+        mode: usize,
+        node: u32,
+        room: bool,
+    ) -> bool {
         let (low, high) = object.keys.range(node);
         (low..high).any(|word| self.may_write(object, frame, mode, word, room))
     }

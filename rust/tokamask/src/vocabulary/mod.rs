@@ -185,6 +185,31 @@ impl Vocabulary {
         Arc::clone(kept).downcast().ok()
     }
 
+    /// A number that tells vocabularies apart: tokens, special tokens, ends of sequence, size.
+    pub fn fingerprint(&self) -> u64 {
+        use std::hash::Hasher;
+        let mut hash = rustc_hash::FxHasher::default();
+        let tokens = &*self.tokens;
+        hash.write(&tokens.arena);
+        let flags = tokens.present.iter().zip(&tokens.special);
+        for (offset, (present, special)) in tokens.offsets.iter().zip(flags) {
+            hash.write_u32(*offset);
+            hash.write_u8(u8::from(*present) << 1 | u8::from(*special));
+        }
+        for (name, id) in &tokens.special_tokens {
+            hash.write(name.as_bytes());
+            hash.write_u32(id.get());
+        }
+        self.eos_ids.iter().for_each(|id| hash.write_u32(id.get()));
+        hash.write_usize(self.vocab_size);
+        hash.finish()
+    }
+
+    /// True if both are the same object in memory, or copies of one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.derived, &other.derived)
+    }
+
     /// A copy with other end-of-sequence ids or with logits wider than the tokens; token bytes are
     /// shared. A size below the number of tokens is refused.
     pub fn with(

@@ -107,6 +107,13 @@ impl Lengths {
         !self.gaps
     }
 
+    /// False if every text that is accepted from `state` on has a length between the bounds anyway.
+    pub fn bind(&self, state: u32, min: u32, max: Option<u32>) -> bool {
+        let state = state as usize;
+        let fits = max.is_none_or(|max| self.longest[state].is_some_and(|longest| longest <= max));
+        self.shortest[state] < min || !fits
+    }
+
     /// A count that stands for all with the same future, as far as texts of `longest` characters can tell.
     pub fn representative(&self, count: u32, min: u32, max: Option<u32>, longest: u32) -> u32 {
         if self.gaps {

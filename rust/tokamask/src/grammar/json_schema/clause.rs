@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
+use rustc_hash::FxHashSet;
+
 use crate::error::{Error, LimitError};
+use crate::grammar::budget;
 use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::formula::{
     Atom, Contains, Formula, Items, Literal, LiteralKey, Members, Type, Witness,
@@ -12,6 +15,8 @@ use crate::grammar::json_schema::reader::formula;
 
 /// Clauses that one goal may have for one type.
 const MAX_CLAUSES: usize = 1024;
+/// Required names that are searched one by one; of more there is a set.
+const MANY: usize = 32;
 /// Formulas looked at while one goal is multiplied out.
 const MAX_STEPS: usize = 200_000;
 
@@ -43,6 +48,7 @@ pub struct Clause<'a> {
     pub not_texts: Vec<&'a str>,
     pub members: Vec<Members<'a>>,
     pub required: Vec<&'a str>,
+    pub known_required: FxHashSet<&'a str>,
     pub member: Vec<(&'a str, Literal<'a>)>,
     pub min_members: u32,
     pub max_members: Option<u32>,
@@ -63,6 +69,14 @@ fn tighten(bound: &mut Option<u32>, value: u32) {
 }
 
 impl<'a> Clause<'a> {
+    fn requires(&self, name: &str) -> bool {
+        if self.required.len() > MANY {
+            self.known_required.contains(name)
+        } else {
+            self.required.contains(&name)
+        }
+    }
+
     /// Adds an atom; false if the clause has become contradictory in an obvious way.
     fn add(&mut self, atom: Atom<'a>, owners: &[u32]) -> bool {
         match atom {
@@ -104,14 +118,17 @@ impl<'a> Clause<'a> {
                 self.members.push(members);
             }
             Atom::Required(name) => {
-                if !self.required.contains(&name) {
+                if !self.requires(name) {
                     self.required.push(name);
+                    if self.required.len() > MANY {
+                        self.known_required.extend(&self.required[self.known_required.len()..]);
+                    }
                 }
                 return !self.member.iter().any(|m| m.0 == name && m.1.is_false());
             }
             Atom::Member(name, value) => {
                 self.member.push((name, value));
-                return !(value.is_false() && self.required.contains(&name));
+                return !(value.is_false() && self.requires(name));
             }
             Atom::MinMembers(n) => self.min_members = self.min_members.max(n),
             Atom::MaxMembers(n) => tighten(&mut self.max_members, n),
@@ -209,6 +226,7 @@ fn advance<'a>(
 ) -> Result<(), Error> {
     loop {
         *steps += 1;
+        budget::check()?;
         if *steps > MAX_STEPS {
             return Ok(());
         }

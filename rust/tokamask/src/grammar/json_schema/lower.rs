@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::{Error, GrammarError, LimitError};
 use crate::grammar::automaton::Automaton;
+use crate::grammar::budget;
 use crate::grammar::chars::{CharSet, Spelling};
 use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::clause::{clauses, Clause};
@@ -32,6 +33,14 @@ pub type Conjunction = Vec<(Regex, bool)>;
 /// A pattern of the schema as a conjunction.
 pub type Pattern = Arc<Conjunction>;
 
+/// What a string clause with patterns demands.
+#[derive(PartialEq, Eq, Hash)]
+struct StringKind<'a> {
+    patterns: Vec<(u32, bool)>,
+    not_texts: Vec<&'a str>,
+    lengths: (u32, Option<u32>),
+}
+
 /// The state of reading one schema.
 pub struct Lowering<'a, 'o> {
     /// Where references lead.
@@ -52,6 +61,7 @@ pub struct Lowering<'a, 'o> {
     /// How lists of patterns split the property names.
     pub(super) name_classes: FxHashMap<Vec<u32>, Vec<Arc<NameClass>>>,
     text_ids: FxHashMap<(u32, Spelling), NodeId>,
+    string_ids: FxHashMap<StringKind<'a>, Option<NodeId>>,
     scopes: Vec<Vec<u32>>,
     owners: u32,
     numbers: [Option<NodeId>; 2],
@@ -79,6 +89,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             pattern_automata: FxHashMap::default(),
             name_classes: FxHashMap::default(),
             text_ids: FxHashMap::default(),
+            string_ids: FxHashMap::default(),
             scopes: vec![vec![0]],
             owners: 0,
             numbers: [None; 2],
@@ -110,6 +121,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
 
     /// Accounts for work, so that no schema takes for ever.
     pub fn spend(&mut self, units: usize) -> Result<(), Error> {
+        budget::check()?;
         self.work += units;
         if self.work > MAX_WORK {
             return Err(LimitError { limit: "schema size".into(), value: self.work as u64 }.into());
@@ -341,6 +353,24 @@ impl<'a, 'o> Lowering<'a, 'o> {
     }
 
     fn string(&mut self, clause: &Clause<'a>) -> Result<Option<NodeId>, Error> {
+        if clause.texts.is_some() || clause.patterns.is_empty() {
+            return self.new_string(clause);
+        }
+        // Strings of one kind are one node, which shares its rows.
+        let kind = StringKind {
+            patterns: clause.patterns.clone(),
+            not_texts: clause.not_texts.clone(),
+            lengths: (clause.min_length, clause.max_length),
+        };
+        if let Some(&id) = self.string_ids.get(&kind) {
+            return Ok(id);
+        }
+        let id = self.new_string(clause)?;
+        self.string_ids.insert(kind, id);
+        Ok(id)
+    }
+
+    fn new_string(&mut self, clause: &Clause<'a>) -> Result<Option<NodeId>, Error> {
         if clause.texts.is_some() {
             let words = self.allowed_texts(clause)?;
             return Ok(
@@ -379,10 +409,15 @@ impl<'a, 'o> Lowering<'a, 'o> {
             [(pattern, true)] if clause.not_texts.is_empty() => self.pattern_automaton(*pattern)?,
             _ => self.automaton(parts)?,
         };
-        if clause.min_length == 0 && clause.max_length.is_none() {
+        let known = &self.automata[automaton as usize];
+        let least = u32::from(!known.accepts(known.start()));
+        if clause.min_length <= least && clause.max_length.is_none() {
             return Ok(Some(self.text(automaton, Spelling::Json)));
         }
         let lengths = self.automata[automaton as usize].lengths(clause.min_length, clause.max_length)?;
+        if !lengths.bind(self.automata[automaton as usize].start(), clause.min_length, clause.max_length) {
+            return Ok(Some(self.text(automaton, Spelling::Json)));
+        }
         let lengths = Some((clause.min_length, clause.max_length, lengths));
         Ok(Some(self.push(Node::Text(Text { automaton, spelling: Spelling::Json, lengths }))))
     }

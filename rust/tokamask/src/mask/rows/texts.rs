@@ -7,7 +7,7 @@ use super::{bytes_of, declared_exits, has_place, Ground, MaskRow, Rows, SPACES};
 use crate::grammar::chars::{Spelling, BOUNDARY};
 use crate::grammar::{Node, Run, UNBOUNDED};
 use crate::mask::lexer::{closers, AutomatonLexer, Reach, RunsLexer, TextRow};
-use crate::mask::recognizer::{Recognizer, Thread, DONE, KEY};
+use crate::mask::recognizer::{Frame, Recognizer, Thread, DONE, KEY};
 
 impl Rows {
     /// Serves a thread that stands between the parts of an object or array, where white space may come;
@@ -59,6 +59,7 @@ impl Rows {
         if top.node == DONE || top.state == 0 || top.partial != BOUNDARY {
             return false;
         }
+        let key = recognizer.row_key(ground.grammar, thread);
         let found = match &ground.grammar.nodes[top.node as usize] {
             Node::Text(text) => {
                 let automaton = &mut recognizer.automata[text.automaton as usize];
@@ -66,14 +67,12 @@ impl Rows {
                 if spelling == Spelling::Plain && automaton.known == 0 {
                     return false;
                 }
-                match &text.lengths {
-                    None => self.text(ground, recognizer, node, text.automaton, top.q, spelling),
-                    lengths => {
-                        let mut lexer = AutomatonLexer { automaton, lengths: lengths.as_ref() };
-                        let state = (top.q, top.count);
-                        let reach = Reach::new(ground.lexicon, &mut lexer, node, state, spelling);
-                        Arc::new(TextRow::new(ground.lexicon, reach))
-                    }
+                if text.lengths.is_none() {
+                    self.text(ground, recognizer, node, text.automaton, top.q, spelling)
+                } else {
+                    let mut lexer = AutomatonLexer { automaton, lengths: text.lengths.as_ref() };
+                    let make = || Reach::new(ground.lexicon, &mut lexer, node, (top.q, top.count), spelling);
+                    self.counted_text(ground, (node, key), make)
                 }
             }
             Node::Object(object) if top.phase() == KEY && top.kind_of_name() > 0 => {
@@ -82,10 +81,11 @@ impl Rows {
                 self.text(ground, recognizer, node, automaton, top.q, Spelling::Json)
             }
             Node::Runs(runs, Spelling::Json) if separate(runs) => {
-                let mut lexer = RunsLexer::new(runs);
-                let state = (top.state - 1, top.count);
-                let reach = Reach::new(ground.lexicon, &mut lexer, node, state, Spelling::Json);
-                Arc::new(TextRow::new(ground.lexicon, reach))
+                let make = || {
+                    let (mut lexer, state) = (RunsLexer::new(runs), (top.state - 1, top.count));
+                    Reach::new(ground.lexicon, &mut lexer, node, state, Spelling::Json)
+                };
+                self.counted_text(ground, (node, key), make)
             }
             _ => return false,
         };
@@ -120,6 +120,22 @@ impl Rows {
             }
         }
         true
+    }
+
+    /// What tokens do from one state of a text whose characters are counted, whatever stands around it.
+    fn counted_text(
+        &mut self,
+        ground: Ground<'_>,
+        key: (u32, Frame),
+        make: impl FnOnce() -> Reach,
+    ) -> Arc<TextRow> {
+        if let Some(found) = self.counted_texts.get(&key) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(TextRow::new(ground.lexicon, make()));
+        self.bytes += made.bytes();
+        self.counted_texts.insert(key, Arc::clone(&made));
+        made
     }
 
     fn text(
