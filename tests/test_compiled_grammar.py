@@ -8,9 +8,7 @@ import pytest
 
 import tokamask as tm
 
-VOCABULARY = tm.Vocabulary(
-    [bytes([b]) for b in range(256)] + [b"</s>"], special={"</s>": 256}, eos_ids=[256]
-)
+VOCABULARY = tm.Vocabulary([bytes([b]) for b in range(256)] + [b"</s>"], special={"</s>": 256}, eos_ids=[256])
 GRAMMARS = {
     "schema": tm.Grammar.json_schema(
         {"type": "object", "properties": {"a": {"$ref": "urn:x"}}},

@@ -246,7 +246,9 @@ class Grammar:
             }
         elif triggers is not None or at_least_one or stop_after_first:
             raise ValueError("triggers and flags stand inside a structural tag that is given as a whole")
-        return cls(_core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN, _seconds(limits)), "structural_tag")
+        return cls(
+            _core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN, _seconds(limits)), "structural_tag"
+        )
 
     @classmethod
     def choice(cls, texts: Iterable[str]) -> Grammar:
