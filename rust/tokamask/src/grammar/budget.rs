@@ -33,7 +33,7 @@ impl Drop for Restore {
 }
 
 /// Does some work on this thread with a bound on its time. `interrupted` is asked now and then; the work
-/// ends with a LimitError named `seconds` or `interrupted` where [`check`] is called next.
+/// ends with a `LimitError` named `seconds` or `interrupted` where [`check`] is called next.
 pub fn within<T>(
     seconds: f64,
     interrupted: impl Fn() -> bool + 'static,

@@ -261,7 +261,7 @@ pub struct Grammar {
     pub merges: bool,
     /// Texts are JSON documents.
     pub is_json: bool,
-    /// Names of properties may have to differ.
+    /// Names of properties, or strings of an array, have to differ.
     pub objects: bool,
 }
 
@@ -287,7 +287,12 @@ impl Grammar {
         warnings: Vec<String>,
     ) -> Result<Self, Error> {
         let n = nodes.len();
-        let objects = nodes.iter().any(|node| matches!(node, Node::Object(_)));
+        let differ = |node: &Node| match node {
+            Node::Object(_) => true,
+            Node::Array(array) => array.unique == Unique::Strings,
+            _ => false,
+        };
+        let objects = nodes.iter().any(differ);
         let mut grammar = Self {
             nodes,
             automata,

@@ -380,21 +380,20 @@ impl Rows {
         let mut buffer = std::mem::take(&mut self.buffer);
         recognizer.step(ground.grammar, thread, byte, &mut buffer);
         self.buffer = buffer;
-        if !self.served.is_empty() {
-            let served = std::mem::take(&mut self.served);
-            let mut k = from;
-            while k < self.buffer.len() {
-                if served.iter().any(|s| s.1 == self.buffer[k] && has_byte(&s.0, byte)) {
-                    self.buffer.remove(k);
-                } else {
-                    k += 1;
-                }
-            }
-            self.below(ground, recognizer, trie, (main, child), from, bounds, row);
-            self.served = served;
-        } else {
-            self.below(ground, recognizer, trie, (main, child), from, bounds, row);
+        if self.served.is_empty() {
+            return self.below(ground, recognizer, trie, (main, child), from, bounds, row);
         }
+        let served = std::mem::take(&mut self.served);
+        let mut k = from;
+        while k < self.buffer.len() {
+            if served.iter().any(|s| s.1 == self.buffer[k] && has_byte(&s.0, byte)) {
+                self.buffer.remove(k);
+            } else {
+                k += 1;
+            }
+        }
+        self.below(ground, recognizer, trie, (main, child), from, bounds, row);
+        self.served = served;
     }
 
     /// Goes on at a trie node with the threads in the buffer from place `from` on.
