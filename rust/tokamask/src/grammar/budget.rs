@@ -48,10 +48,11 @@ pub fn within<T>(
 
 /// Accounts for one unit of work.
 pub fn check() -> Result<(), LimitError> {
-    BUDGET.with(|budget| match &mut *budget.borrow_mut() {
-        Some(budget) => budget.check(),
-        None => Ok(()),
-    })
+    // Taken out meanwhile: who is asked may read a grammar in turn.
+    let Some(mut budget) = BUDGET.with(|budget| budget.borrow_mut().take()) else { return Ok(()) };
+    let outcome = budget.check();
+    BUDGET.with(|known| *known.borrow_mut() = Some(budget));
+    outcome
 }
 
 impl Budget {
