@@ -197,6 +197,7 @@ pub fn contiguous_mut<'a, T: Element>(
 
 /// The words of a bitmask, int32 [rows, words] and C-contiguous; None for anything else. Called once per token:
 /// it allocates nothing.
+#[allow(clippy::mut_from_ref)] // as above
 pub fn bitmask_words<'a>(value: &'a Bound<'_, PyAny>, words: usize) -> Option<&'a mut [u32]> {
     let array = value.cast::<PyUntypedArray>().ok()?;
     // SAFETY: reading the flags of a live array object.

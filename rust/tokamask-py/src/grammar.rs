@@ -29,6 +29,7 @@ pub fn read(py: Python<'_>, recipe: Recipe, seconds: f64) -> Result<GrammarSourc
     let raised = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&raised);
     let interrupted = move || {
+        #[allow(clippy::redundant_closure_for_method_calls)] // the method itself is not general enough
         let signal = Python::attach(|py| py.check_signals()).err();
         let ends = signal.is_some();
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = signal;
