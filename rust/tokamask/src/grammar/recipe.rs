@@ -108,8 +108,10 @@ mod tests {
 
     #[test]
     fn damaged_files_are_refused() {
-        let tokens = |list: &[&str]| list.iter().map(|t| Some(t.as_bytes().to_vec())).collect();
-        let make = |list: &[&str]| Vocabulary::new(tokens(list), [("</s>".into(), 1.into())], [1.into()]);
+        let make = |list: &[&str]| {
+            let tokens: Vec<_> = list.iter().map(|t| Some(t.as_bytes().to_vec())).collect();
+            Vocabulary::new(tokens, [("</s>".into(), 1.into())], [1.into()])
+        };
         let (one, other) = (make(&["a", "</s>"]).expect("fits"), make(&["b", "</s>"]).expect("fits"));
         let recipe = Recipe::Regex { pattern: "a+".into() };
         let file = recipe.to_file(&one).expect("written");
