@@ -292,7 +292,7 @@ mod tests {
                 let best = among_all(&unit, dim, &everyone, &everyone);
                 let least = best.iter().map(|b| b.0).fold(f32::INFINITY, f32::min);
                 for (i, (cosine, _)) in best.iter().enumerate() {
-                    prop_assert!(*cosine != least || may.contains(&i), "{i} of {may:?}");
+                    prop_assert!(*cosine > least || may.contains(&i), "{i} of {may:?}");
                 }
             }
         }
@@ -311,7 +311,7 @@ mod tests {
                         for (i, upper) in bounds.upper.iter().enumerate() {
                             let key = first + i;
                             if key >= 70 || key == row {
-                                prop_assert_eq!(*upper, f32::NEG_INFINITY);
+                                prop_assert!(upper.is_infinite() && *upper < 0.0);
                                 continue;
                             }
                             let dot = |a: usize, b: usize| -> f64 {
