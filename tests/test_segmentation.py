@@ -159,10 +159,10 @@ def test_a_long_pretoken_is_no_problem():
 def test_canonical_is_what_encode_gives(pattern, text, seed):
     tok = small(pattern)
     ids = tok.encode(text)
-    # A rule that leaves gaps loses what lies there, and what is left may merge.
+    # Rules that leave gaps (the look-ahead one takes no digits) lose what lies there, and what is left may merge.
     same = tok.encode(tok.decode(ids)) == ids
     assert tok.is_canonical([*ids, 900, *tok.encode("x")]) == same
-    assert same or pattern == "leaves gaps"
+    assert same or pattern in ("leaves gaps", "long look-ahead")
     other = tok.sample(text, method="uniform", seed=seed).tolist()
     spelled = tok.decode(other)
     again = tok.encode(spelled)

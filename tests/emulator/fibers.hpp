@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define EMU_ASAN 1
 #endif
@@ -83,6 +84,12 @@ inline char* make_stack() {
     if (stack == MAP_FAILED) die("no memory for the stacks");
     mprotect(stack, 4096, PROT_NONE);
     return static_cast<char*>(stack);
+}
+inline void drop_stack(char* stack) {
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(stack, kStackBytes);  // the next mapping at this address starts clean
+#endif
+    munmap(stack, kStackBytes);
 }
 
 inline void release(void* sync) {

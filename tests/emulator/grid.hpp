@@ -5,6 +5,7 @@
 // mask names; order dependence (EMULATOR_SCHEDULE=forward|reverse|random:SEED must give one answer, between blocks too);
 // shared memory read before it is written; with sanitizers, bounds and data races.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -287,6 +288,15 @@ struct Schedule {
         }
     }
 };
+// Stacks that a library keeps between launches: a process loads hundreds of libraries, and the system limits its mappings.
+constexpr size_t kKept = 64;
+
+inline void resize_fibers(size_t threads) {
+    for (size_t i = threads; i < S.fibers.size(); ++i)
+        if (S.fibers[i].stack) drop_stack(S.fibers[i].stack);
+    S.fibers.resize(threads);
+}
+
 inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void*), void* argument) {
     S.threads = block.x * block.y * block.z;
     S.block_dim = block;
@@ -300,7 +310,7 @@ inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(voi
     void* dynamic = nullptr;  // of the exact size, so that ASan sees one byte too many
     if (dynamic_bytes && posix_memalign(&dynamic, 16, dynamic_bytes)) die("out of memory");
     S.dynamic = static_cast<char*>(dynamic);
-    S.fibers.resize(S.threads);
+    resize_fibers(S.threads);
     S.warps.assign((S.threads + 31) / 32, Warp{});
     for (auto& fiber : S.fibers)
         if (!fiber.stack) fiber.stack = make_stack();
@@ -318,6 +328,7 @@ inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(voi
     free(S.dynamic);
     S.dynamic = nullptr;
     S.current = nullptr;
+    resize_fibers(std::min<size_t>(S.threads, kKept));
 }
 template <class... A> struct Call { void (*kernel)(A...); void** arguments; };
 template <class... A, size_t... I> inline void call(Call<A...>* c, std::index_sequence<I...>) {
