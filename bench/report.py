@@ -23,6 +23,10 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CLOSE = 1.05
 """Within this factor two contestants count as equal."""
 
+# Ours first; contestants of one plot differ, so there are more of them than rivals of any operation.
+PALETTE = ["#0b6e4f", "#c8553d", "#2d5d9f", "#8a5a9f", "#d19c2b", "#777777"]
+PALETTE += ["#e08fb0", "#4fb3bf", "#6b4226", "#a3b635", "#1f1f1f", "#f2b48a"]
+
 
 def newest() -> dict | None:
     """The newest record, or None."""
@@ -191,11 +195,7 @@ def draw(rows: list[dict]) -> list[str]:
     import matplotlib.pyplot as plt
 
     PLOTS.mkdir(parents=True, exist_ok=True)
-    colours = dict(
-        zip(
-            _names(rows), ["#0b6e4f", "#c8553d", "#2d5d9f", "#8a5a9f", "#d19c2b", "#777777"] * 3, strict=False
-        )
-    )
+    colours = dict(zip(_names(rows), PALETTE * 2, strict=False))
     operations = sorted({row["operation"] for row in rows}, key=order)
     for operation in operations:
         chosen = [row for row in rows if row["operation"] == operation]
