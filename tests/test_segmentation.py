@@ -162,7 +162,9 @@ def test_canonical_is_what_encode_gives(pattern, text, seed):
     # Rules that leave gaps (the look-ahead one takes no digits) lose what lies there, and what is left may merge.
     same = tok.encode(tok.decode(ids)) == ids
     assert tok.is_canonical([*ids, 900, *tok.encode("x")]) == same
-    assert same or pattern in ("leaves gaps", "long look-ahead")
+    whole = tok.decode(ids) == text
+    assert same or not whole
+    assert whole or pattern in ("leaves gaps", "long look-ahead")
     other = tok.sample(text, method="uniform", seed=seed).tolist()
     spelled = tok.decode(other)
     again = tok.encode(spelled)
