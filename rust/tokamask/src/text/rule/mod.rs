@@ -200,6 +200,8 @@ mod tests {
         r"(?=(\d{3})+(?!\d))| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         r"(?=(\d{3})+(?!\d))",
         r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]{2,}[\r\n/]*| +(?!\S)",
+        // One look-ahead written four times is one.
+        r"\p{L}(?=\d\s)|\p{N}(?=\d\s)|\s(?=\d\s)|'(?!\d\s)",
     ];
 
     fn text() -> impl Strategy<Value = String> {

@@ -137,11 +137,14 @@ impl Reader {
         }
         let node = self.node(inner, &[])?;
         self.inside = false;
-        self.looks.push(node);
+        let nth = self.looks.iter().position(|other| *other == node).unwrap_or(self.looks.len());
+        if nth == self.looks.len() {
+            self.looks.push(node);
+        }
         if self.looks.len() > 3 {
             return Err(NotRegular("more than three long look-aheads"));
         }
-        Ok(Node::Look(self.looks.len() - 1, negated))
+        Ok(Node::Look(nth, negated))
     }
 }
 
