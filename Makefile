@@ -90,6 +90,15 @@ exact: $(VENV)/.package $(VENV)/.exact ## ids and text against the references on
 upstream: $(VENV)/.package $(VENV)/.test ## run tiktoken's and tokenizers' own tests against the drop-in modules (fetches their sources)
 	@$(BIN)/python tests/upstream.py tiktoken tokenizers
 
+$(VENV)/.engines: requirements/engines.txt $(VENV)/.test
+	@echo "== installing datasets, Ray and Spark (600 MB)"
+	@$(BIN)/pip install -q --target $(VENV)/engines -r requirements/engines.txt
+	@touch $@
+
+.PHONY: engines
+engines: $(VENV)/.package $(VENV)/.engines ## datasets, Ray and Spark on this machine: their batches encode and count as one call does
+	PYTHONPATH=$(CURDIR)/$(VENV)/engines $(BIN)/pytest -q -n 0 --timeout 300 tests/test_integrations_arrow.py
+
 .PHONY: lint
 lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 	@echo "== lint"

@@ -1,6 +1,9 @@
 """Arrow columns in, columns of ids out; the batch function of datasets, Ray and Spark."""
 
+import os
 import pickle
+import shutil
+import sys
 
 import pytest
 from small_tokenizers import small
@@ -107,6 +110,7 @@ def test_counts_of_batches_give_the_merges_of_the_whole(size):
         sum_counts([])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, about itself
 def test_counts_on_ray_give_the_merges_of_the_whole():
     data = pytest.importorskip("ray.data", reason="ray is not installed")
     rule = {"pre_tokenizer": "superbpe", "runs": True}
@@ -115,3 +119,65 @@ def test_counts_on_ray_give_the_merges_of_the_whole():
     whole = tm.train.count(DOCUMENTS, progress=False, **rule)
     assert counts == whole
     assert trained(counts) == trained(whole)
+
+
+@pytest.fixture(scope="module")
+def spark():
+    """A session of two local workers; Spark is Java, and says on stderr what it does."""
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs a Java runtime")
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join(sys.path),
+        "spark.pyspark.python": sys.executable,
+        "spark.pyspark.driver.python": sys.executable,
+    }
+    builder = sql.SparkSession.builder.master("local[2]")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
+def test_counts_on_spark_give_the_merges_of_the_whole(spark):
+    rule = {"pre_tokenizer": "superbpe", "runs": True}
+    frame = spark.createDataFrame([(text,) for text in DOCUMENTS], "text string").repartition(5)
+    rows = frame.mapInArrow(CountBatch("text", **rule).each, "counts binary").toLocalIterator()
+    counts = sum_counts(row.asDict() for row in rows)
+    whole = tm.train.count(DOCUMENTS, progress=False, **rule)
+    assert counts == whole
+    assert trained(counts) == trained(whole)
+
+
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
+def test_spark_encodes_as_a_call_does(spark, tok):
+    frame = spark.createDataFrame([(text,) for text in TEXTS], "text string").repartition(3)
+    rows = frame.mapInArrow(TokenizeBatch(tok, "text").each, "text string, input_ids array<int>").collect()
+    assert sorted((row.text, list(row.input_ids)) for row in rows) == sorted(
+        (text, tok.encode(text)) for text in TEXTS
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, about itself
+def test_ray_encodes_as_a_call_does(tok):
+    data = pytest.importorskip("ray.data", reason="ray is not installed")
+    dataset = data.from_items([{"text": text} for text in TEXTS]).repartition(2)
+    rows = dataset.map_batches(TokenizeBatch(tok, "text"), batch_format="pyarrow").take_all()
+    assert sorted((row["text"], list(row["input_ids"])) for row in rows) == sorted(
+        (text, tok.encode(text)) for text in TEXTS
+    )
+
+
+def test_datasets_encodes_as_a_call_does(tok):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    dataset = datasets.Dataset.from_dict({"text": TEXTS})
+    mapped = dataset.map(TokenizeBatch(tok, "text"), batched=True, batch_size=3)
+    assert mapped["input_ids"][:] == [tok.encode(text) for text in TEXTS]
+    arrow = dataset.with_format("arrow").map(TokenizeBatch(tok, "text"), batched=True, batch_size=3)
+    assert arrow.with_format(None)["input_ids"][:] == [tok.encode(text) for text in TEXTS]

@@ -4,14 +4,14 @@ All of them call a stateless function with a batch, a table or a dict of columns
 
 - datasets: ``dataset.map(TokenizeBatch(tok, "text"), batched=True)``
 - Ray Data: ``data.map_batches(TokenizeBatch(tok, "text"), batch_format="pyarrow")``
-- Spark: ``frame.mapInArrow(TokenizeBatch(tok, "text").each, schema)``
+- Spark: ``frame.mapInArrow(TokenizeBatch(tok, "text").each, "text string, input_ids array<int>")``
 - Dask: ``frame.map_partitions(...)`` with the same function on Arrow tables
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,7 @@ class TokenizeBatch:
 
     def __call__(self, batch: Any) -> Any:
         """The batch with a column of ids: a dict gives a dict, a table a table, a record batch a record batch."""
-        if isinstance(batch, dict):
+        if isinstance(batch, Mapping):
             texts = list(batch[self.column])
             rows = self.tokenizer.encode_batch(texts, add_special_tokens=self.add_special_tokens)
             return {**batch, self.output: rows.to_lists()}
@@ -132,8 +132,15 @@ class TokenizeBatch:
         return batch.append_column(self.output, ids)
 
     def each(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same over an iterator of record batches, as Spark's ``mapInArrow`` calls it."""
-        return map(self, batches)
+        """The same over an iterator of record batches, as Spark's ``mapInArrow`` calls it; the ids are ``array<int>``.
+
+        Spark knows neither unsigned numbers nor Arrow's large lists, so ids are signed 32-bit ones here.
+        """
+        import pyarrow as pa
+
+        for batch in map(self, batches):
+            place = batch.schema.get_field_index(self.output)
+            yield batch.set_column(place, self.output, batch.column(place).cast(pa.list_(pa.int32())))
 
 
 class CountBatch:
@@ -163,7 +170,7 @@ class CountBatch:
 
     def __call__(self, batch: Any) -> Any:
         """One row, ``counts``: a dict of columns gives a dict of columns, a table a table, a record batch a record batch."""
-        plain = isinstance(batch, dict)
+        plain = isinstance(batch, Mapping)
         column = batch[self.column] if plain else batch.column(self.column).to_pylist()
         texts = [str(text) for text in column if text is not None]
         counts = pickle.dumps(train.count(texts, progress=False, **self.options))
