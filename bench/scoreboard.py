@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import pathlib
-import random
 import resource
 import subprocess
 import sys
@@ -39,6 +38,21 @@ EACH = 4
 """Valid and invalid documents of one schema."""
 ENGINES = ("tokamask", "llguidance", "glrmask")
 SECTIONS = ("verdicts", "suite", "walks", "timing", "costs", "features", "exact")
+
+
+def uniformly(allowed: np.ndarray, rng: np.random.Generator) -> int:
+    """Each allowed id alike."""
+    return allowed[rng.integers(len(allowed))]
+
+
+def by_rank(allowed: np.ndarray, rng: np.random.Generator) -> int:
+    """An id by 1 / (id + 10): ids rise as tokens become rare, so this is nearer to text that a model would write."""
+    mass = np.cumsum(1 / (allowed + 10.0))
+    return allowed[np.searchsorted(mass, rng.random() * mass[-1])]
+
+
+LAWS = {"uniform": uniformly, "by rank": by_rank}
+"""How a random walk chooses; after 25 tokens what closes something is preferred in either."""
 
 
 class Clock:
@@ -165,11 +179,24 @@ class Bench:
         return counts
 
     def walks(self) -> dict:
-        """Uniform choices among the allowed ids; after 25 tokens those that close something are preferred."""
+        """Random texts: by two laws, and for an engine that leaves the order of properties open also in order.
+
+        Where properties may come in any order and others may be added, a text goes on until chance has written every
+        required name: engines with a fixed order are compared with ours in order.
+        """
+        out = {}
+        for law in LAWS:
+            out[law] = self.walk_all(law, {})
+            if self.rival.name == "tokamask":
+                out[f"{law}, properties in order"] = self.walk_all(law, {"property_order": "schema"})
+        return out
+
+    def walk_all(self, law: str, options: dict) -> dict:
         counts = {"schemas": 0, "ended valid": 0, "ended INVALID": 0, "DEAD END": 0, "too long": 0}
         closing = [self.eos] + [i for i, t in enumerate(self.files.tokens) if t and set(t) <= set(b'"]}')]
+        waits = {"required names were missing": 0, "other": 0}
         for name, schema, _ in self.sample("walks", self.options.walks):
-            compiled = self.compile(schema, {}, name)
+            compiled = self.compile(schema, {}, name, **options)
             if compiled is None:
                 continue
             valid = validator(schema)
@@ -177,30 +204,34 @@ class Bench:
                 continue
             counts["schemas"] += 1
             for seed in range(3):
-                end, document = self.wander(compiled, random.Random(f"{name}{seed}"), closing)
+                rng = np.random.default_rng(list(f"{name}{seed}".encode()))
+                end, document = self.wander(compiled, rng, closing, LAWS[law])
                 if end == "ended":
                     end = "ended valid" if valid(document) else "ended INVALID"
                 counts[end] += 1
+                if end == "too long":
+                    waits["required names were missing" if lacks_names(schema, document) else "other"] += 1
                 if end in ("ended INVALID", "DEAD END"):
                     counts.setdefault("wrong", []).append(
                         f"{end} {name}: {document[-300:].decode(errors='replace')}"
                     )
-        return counts
+        done = counts["ended valid"] + counts["ended INVALID"] + counts["DEAD END"]
+        counts["percent that end"] = round(100 * done / max(done + counts["too long"], 1), 1)
+        return {**counts, **{f"too long, {why}": count for why, count in waits.items()}}
 
-    def wander(self, compiled, rng, closing):
+    def wander(self, compiled, rng, closing, law):
         fill, accept, row = self.engine.start(compiled)
         document = b""
         for step in range(WALK):
             fill()
-            bits = np.unpackbits(row.view(np.uint8), bitorder="little")
-            prefer = [i for i in closing if bits[i]] if step >= 25 else []
+            prefer = [i for i in closing if row[i >> 5] >> (i & 31) & 1] if step >= 25 else []
             if prefer and rng.random() < 0.7:
-                token_id = self.eos if self.eos in prefer else rng.choice(prefer)
+                token_id = self.eos if self.eos in prefer else prefer[rng.integers(len(prefer))]
             else:
-                allowed = np.flatnonzero(bits)
+                allowed = np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))
                 if not len(allowed):
                     return "DEAD END", document
-                token_id = int(allowed[rng.randrange(len(allowed))])
+                token_id = int(law(allowed, rng))
             if token_id == self.eos:
                 return "ended", document
             accept(token_id)
@@ -334,6 +365,13 @@ def remotes() -> dict:
             path.read_text(encoding="utf-8")
         )
     return found
+
+
+def lacks_names(schema, document: bytes) -> bool:
+    """True if a text that did not end lacks a name that its outermost object requires."""
+    required = schema.get("required", []) if isinstance(schema, dict) else []
+    text = document.decode(errors="replace")
+    return any(isinstance(name, str) and f"{json.dumps(name)}" not in text for name in required)
 
 
 def validator(schema):

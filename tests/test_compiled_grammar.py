@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -178,3 +179,136 @@ def test_an_ordinary_token_named_by_its_id_may_be_meant_or_spelled():
     matcher.accept(ord("a"))
     assert matcher.is_allowed(ord("x"))
     assert matcher.is_allowed(ord("y"))
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_a_handle_cancels_reading(asked):
+    answers = iter([False] * asked + [True] * 10)
+    limits = tm.Limits(seconds=20, cancelled=lambda: next(answers))
+    with pytest.raises(tm.errors.LimitError) as error:
+        tm.Grammar.json_schema(SLOW, limits=limits)
+    assert error.value.limit == "cancelled"
+
+
+def test_another_thread_may_cancel():
+    event, outcome = threading.Event(), []
+
+    def read():
+        try:
+            tm.Grammar.json_schema(SLOW, limits=tm.Limits(seconds=60, cancelled=event.is_set))
+        except tm.errors.LimitError as error:
+            outcome.append(error.limit)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    event.set()
+    thread.join(30)
+    assert outcome == ["cancelled"]
+
+
+def test_what_the_handle_raises_comes_out():
+    def ask():
+        raise RuntimeError("nobody knows")
+
+    with pytest.raises(RuntimeError, match="nobody knows"):
+        tm.Grammar.regex("a+", limits=tm.Limits(cancelled=ask))
+
+
+PATTERNS = {
+    "type": "object",
+    "properties": {
+        "mail": {"type": "string", "format": "email"},
+        "id": {"type": "string", "pattern": "^[a-f0-9]{8}(-[a-f0-9]{4})*$"},
+        "name": {"type": "string", "pattern": "[\\w-]+"},
+        "text": {"type": "string"},
+    },
+    "patternProperties": {"^x[a-z]+$": {"type": "integer"}},
+    "required": ["mail", "id"],
+}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        tm.Grammar.json_schema(PATTERNS),
+        tm.Grammar.lark('start: (NAME "=" /[0-9a-f]+/ ";")+\nNAME: /[a-zA-Z_][\\w]*/\n%ignore " "'),
+        tm.Grammar.regex("[a-z]+@[a-z.]+"),
+    ],
+)
+def test_rows_made_ahead_are_those_of_a_plain_walk(grammar):
+    tokenizer = tm.Tokenizer.default()
+    ahead = tm.compile(grammar, tokenizer.vocabulary, cache=False)
+    made = ahead.fill_ahead(wait=True)
+    assert made > 0 or grammar.description == "regex"
+    plain = tm.compile(grammar, tokenizer.vocabulary, cache=False)
+    texts = [
+        '{"mail": "ab.c@example.org", "id": "0123abcd-00ff", "name": "a-b", "xyz": 3}',
+        "ab = 0f; c_9=1;",
+        "a@b.c",
+    ]
+    for text in texts:
+        one, other = ahead.matcher(), plain.matcher()
+        for token in tokenizer.encode(text):
+            row = one.mask_row()
+            np.testing.assert_array_equal(row, other.plain_row())
+            if not one.is_allowed(token):
+                break
+            one.accept(token)
+            other.accept(token)
+
+
+def test_rows_made_on_the_other_thread_come_while_masks_are_asked_for():
+    tokenizer = tm.Tokenizer.default()
+    ids = tokenizer.encode('{"mail": "ab.c@example.org", "id": "0123abcd-00ff"}')
+    for turn in range(3):
+        compiled = tm.compile(tm.Grammar.json_schema(PATTERNS | {"title": str(turn)}), tokenizer.vocabulary)
+        assert compiled.fill_ahead() == 1
+        matcher = compiled.matcher()
+        for token in ids:
+            np.testing.assert_array_equal(matcher.mask_row(), matcher.plain_row())
+            matcher.accept(token)
+
+
+def test_a_small_bound_of_rows_is_kept_and_changes_nothing():
+    tokenizer = tm.Tokenizer.default()
+    schema = {"type": "object", "additionalProperties": {"type": "string", "format": "email"}}
+    tight = tm.compile(
+        tm.Grammar.json_schema(schema), tokenizer.vocabulary, limits=tm.Limits(row_bytes=20_000)
+    )
+    free = tm.compile(tm.Grammar.json_schema(schema), tokenizer.vocabulary)
+    text = json.dumps({f"name {i}": f"user{i}.x@host{i}.org" for i in range(12)})
+    for _ in range(2):
+        one, other = tight.matcher(), free.matcher()
+        for token in tokenizer.encode(text):
+            np.testing.assert_array_equal(one.mask_row(), other.mask_row())
+            one.accept(token)
+            other.accept(token)
+        assert tight.memory_bytes < free.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("schema", "many"),
+    [
+        ({"patternProperties": {"^[ab]{6}$": {}}, "additionalProperties": False, "minProperties": 65}, False),
+        ({"patternProperties": {"^[ab]{6}$": {}}, "additionalProperties": False, "minProperties": 64}, True),
+        ({"patternProperties": {"^[a-j]{2}$": {"type": "null"}}, "properties": {"aa": False},
+          "additionalProperties": False, "minProperties": 100}, False),
+        ({"patternProperties": {"^[a-j]{2}$": {"type": "null"}}, "properties": {"aa": False},
+          "additionalProperties": False, "minProperties": 99}, True),
+    ],
+)  # fmt: skip
+def test_no_object_runs_out_of_names(schema, many):
+    schema = {"type": "object", **schema}
+    if not many:
+        with pytest.raises(tm.errors.UnsatisfiableError):
+            tm.compile(tm.Grammar.json_schema(schema), VOCABULARY)
+        return
+    matcher = tm.compile(tm.Grammar.json_schema(schema, whitespace="compact"), VOCABULARY).matcher()
+    rng = np.random.default_rng(1)
+    for _ in range(3000):
+        allowed = np.flatnonzero(np.unpackbits(matcher.mask_row().view(np.uint8), bitorder="little"))
+        assert len(allowed)
+        if matcher.is_accepting():
+            return
+        matcher.accept(int(rng.choice(allowed)))
+    raise AssertionError("it never ends")

@@ -149,3 +149,54 @@ HOSTILE = {
 def test_hostile_grammars_end(name):
     with contextlib.suppress(tm.errors.LimitError, tm.errors.GrammarError):
         tm.compile(tm.Grammar.lark(HOSTILE[name]), BYTES).matcher().mask_row()
+
+
+# What llguidance reads as well. It takes the longest lexeme where we let a terminal end only as the text before it
+# demands, so grammars are such that both readings are one.
+COMMON = {
+    "calculator": (CALC, ["1 + 2*x ", "-(a - b)/f(1, g(), 2)", "1.5*2*(3)"]),
+    "words": (
+        'start: statement+\nstatement: "if" " "+ NAME ":" statement | "return;" | NAME "=" (NAME | INT) ";"\n'
+        "NAME: /[a-z_][a-z0-9_]{0,6}!/\nINT: /[0-9]+/\n",
+        ["x!=1;", "if a!:return;", "ab_!=c!;x!=12;"],
+    ),
+    "templates": ('start: "[" (pair ("," pair)*)? "]"\npair: KEY ":" (KEY | start)\nKEY: /[ab]{1,2}/', ["[a:b,ab:[]]", "[]", "[b:[a:a]]"]),
+    "ranges": ('start: "a".."c" "x"~2..3 /[0-9]{2}/', ["axx12", "cxxx00"]),
+    "ignored": ('start: "(" start* ")"\n%ignore /[ \\t]+/', ["( () (()) )", "()"]),
+    "json": (
+        'start: value\nvalue: object | array | STRING | NUMBER | "true" | "null"\nobject: "{" (pair ("," pair)*)? "}"\n'
+        'pair: STRING ":" value\narray: "[" (value ("," value)*)? "]"\nSTRING: /"[^"\\\\\\x00-\\x1f]*"/\n'
+        "NUMBER: /-?(0|[1-9][0-9]*)(\\.[0-9]+)?/\n%ignore /[ \\t\\n]+/",
+        ['{"a": [1, -2.5, {}], "b": null}', '[true, "x y", 0]'],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_verdicts_are_those_of_llguidance(name):
+    llguidance = pytest.importorskip(
+        "llguidance", reason="llguidance is not installed; see requirements/bench.txt"
+    )
+    grammar, texts = COMMON[name]
+    theirs = llguidance.LLMatcher(
+        llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_lark(grammar)
+    )
+    assert not theirs.get_error()
+    ours = tm.compile(tm.Grammar.lark(grammar), BYTES)
+    rng = np.random.default_rng(5)
+    alphabet = sorted({c for text in texts for c in text} | set("ab1 ,()"))
+    judged = [0, 0]
+    for turn in range(240):
+        text = list(texts[turn % len(texts)])
+        for _ in range(turn % 4):
+            place = int(rng.integers(len(text) + 1))
+            how, char = rng.integers(3), alphabet[rng.integers(len(alphabet))]
+            text[place : place + int(how > 0)] = [char] if how < 2 else []
+        data = "".join(text).encode()
+        matcher, other = ours.matcher(), theirs.deep_copy()
+        taken = matcher.accept_prefix(list(data))
+        assert taken == other.try_consume_tokens(list(data)), data
+        if taken == len(data):
+            assert matcher.is_accepting() == other.is_accepting(), data
+        judged[taken == len(data) and matcher.is_accepting()] += 1
+    assert min(judged) > 20

@@ -1,6 +1,7 @@
 """transformers: generate under a grammar, and the drafted loop, on a small random model."""
 
 import json
+import pathlib
 
 import jsonschema
 import numpy as np
@@ -181,3 +182,62 @@ def test_candidates_and_their_signatures():
     assert generator.get_candidates(ids)[0].shape == (1, 7)
     with pytest.raises(errors.ShapeError):
         generator.get_candidates(ids.repeat(2, 1))
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_gguf):
+    """SmolLM2 in transformers, with the weights of the demo's file."""
+    import sys
+
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+    from bench import torch_model
+
+    return torch_model.load(smollm2_gguf)
+
+
+@pytest.mark.parametrize(
+    ("schema", "options"),
+    [
+        (
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "maxLength": 20},
+                    "age": {"type": "integer", "minimum": 1, "maximum": 120},
+                    "mail": {"type": "string", "format": "email", "maxLength": 30},
+                    "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 3},
+                },
+                "required": ["name", "age", "tags"],
+                "additionalProperties": False,
+            },
+            {},
+        ),
+        ({"type": "array", "items": {"type": "integer", "multipleOf": 5}, "minItems": 2, "maxItems": 4}, {"do_sample": True}),
+    ],
+    ids=["greedy", "sampled"],
+)  # fmt: skip
+def test_smollm2_writes_what_the_schema_allows(smollm2, smollm2_gguf, schema, options):
+    from tokamask.integrations.transformers import GrammarLogitsProcessor
+
+    tokenizer = tm.Tokenizer.from_file(smollm2_gguf)
+    vocabulary = tokenizer.vocabulary.with_(
+        vocab_size=smollm2.config.vocab_size, eos_ids=[smollm2.config.eos_token_id]
+    )
+    grammar = tm.Grammar.json_schema(schema, whitespace="compact", property_order="schema")
+    prompt = "Describe a person as JSON.\n"
+    ids = tokenizer.encode(prompt)
+    torch.manual_seed(2)
+    out = smollm2.generate(
+        torch.tensor([ids, ids]),
+        attention_mask=torch.ones(2, len(ids), dtype=torch.long),
+        max_new_tokens=96,
+        pad_token_id=smollm2.config.eos_token_id,
+        logits_processor=[GrammarLogitsProcessor(tm.compile(grammar, vocabulary))],
+        **options,
+    )
+    for row in out.tolist():
+        written = [i for i in row[len(ids) :] if i != smollm2.config.eos_token_id]
+        assert row[-1] == smollm2.config.eos_token_id or len(written) < 96, "it did not end"
+        jsonschema.validate(
+            json.loads(tokenizer.decode(written)), schema, format_checker=jsonschema.FormatChecker()
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +32,9 @@ class Limits:
         Ways to read a text that may be alive at the same time.
     seconds : float
         Seconds that reading a grammar may take; beyond that there is a LimitError. An interrupt ends it sooner.
+    cancelled : callable
+        Asked some fifty times a second while a grammar is read, from the thread that reads it; once it returns
+        true, there is a LimitError named "cancelled". ``threading.Event().is_set`` is such a function.
 
     Examples
     --------
@@ -43,6 +46,7 @@ class Limits:
     row_bytes: int = 64 << 20
     threads: int = 10_000
     seconds: float = 10.0
+    cancelled: Callable[[], bool] | None = None
 
 
 class Grammar:
@@ -116,7 +120,7 @@ class Grammar:
                 raise ValueError(f"{name}: expected one of {known}, got {value!r}")
         others = [(uri, _schema_text(value)) for uri, value in (resources or {}).items()]
         ordered, asserted = property_order == "schema", format == "assert"
-        source = _core.read_json_schema(text, space, ordered, asserted, others, _seconds(limits))
+        source = _core.read_json_schema(text, space, ordered, asserted, others, _patience(limits))
         return cls(source, "json_schema")
 
     @classmethod
@@ -126,7 +130,7 @@ class Grammar:
         The dialect is that of JSON Schema (ECMA 262 without what is not regular); ``a&b`` is what both
         match and ``~a`` everything that ``a`` does not match.
         """
-        return cls(_core.read_regex(pattern, _seconds(limits)), "regex")
+        return cls(_core.read_regex(pattern, _patience(limits)), "regex")
 
     @classmethod
     def ebnf(cls, text: str, *, root: str = "root", limits: Limits | None = None) -> Grammar:
@@ -157,7 +161,7 @@ class Grammar:
         <Grammar from ebnf>
 
         """
-        return cls(_core.read_ebnf(text, root, _seconds(limits)), "ebnf")
+        return cls(_core.read_ebnf(text, root, _patience(limits)), "ebnf")
 
     @classmethod
     def lark(cls, text: str, *, start: str = "start", limits: Limits | None = None) -> Grammar:
@@ -191,7 +195,7 @@ class Grammar:
         <Grammar from lark>
 
         """
-        return cls(_core.read_lark(text, start, _seconds(limits)), "lark")
+        return cls(_core.read_lark(text, start, _patience(limits)), "lark")
 
     @classmethod
     def structural_tag(
@@ -247,7 +251,8 @@ class Grammar:
         elif triggers is not None or at_least_one or stop_after_first:
             raise ValueError("triggers and flags stand inside a structural tag that is given as a whole")
         return cls(
-            _core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN, _seconds(limits)), "structural_tag"
+            _core.read_structural_tag(_schema_text(whole), WHITESPACE_RUN, _patience(limits)),
+            "structural_tag",
         )
 
     @classmethod
@@ -271,8 +276,9 @@ class Grammar:
         return f"<Grammar from {self.description}>"
 
 
-def _seconds(limits: Limits | None) -> float:
-    return (limits or Limits()).seconds
+def _patience(limits: Limits | None) -> tuple[float, Callable[[], bool] | None]:
+    limits = limits or Limits()
+    return limits.seconds, limits.cancelled
 
 
 def _schema_text(schema: Any) -> str:

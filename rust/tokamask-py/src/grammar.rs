@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
+use tokamask::error::LimitError;
 use tokamask::grammar::recipe::Recipe;
 use tokamask::grammar::{budget, Grammar};
 
@@ -24,15 +25,29 @@ impl GrammarSource {
     }
 }
 
-/// Reads a grammar within so many seconds; signals such as an interrupt end it sooner.
-pub fn read(py: Python<'_>, recipe: Recipe, seconds: f64) -> Result<GrammarSource> {
+/// How long reading may take: seconds, and a function that says whether nobody waits any more.
+#[derive(FromPyObject)]
+pub struct Patience(pub f64, pub Option<Py<PyAny>>);
+
+impl Patience {
+    /// Whether the function, if there is one, says so.
+    fn ended(&self, py: Python<'_>) -> PyResult<bool> {
+        self.1.as_ref().map_or(Ok(false), |asked| asked.bind(py).call0()?.is_truthy())
+    }
+}
+
+/// Reads a grammar within some patience; signals such as an interrupt end it sooner.
+pub fn read(py: Python<'_>, recipe: Recipe, patience: Patience) -> Result<GrammarSource> {
+    if patience.ended(py)? {
+        return Err(LimitError { limit: "cancelled".into(), value: 1 }.into());
+    }
+    let seconds = patience.0;
     let raised = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&raised);
     let interrupted = move || {
-        #[allow(clippy::redundant_closure_for_method_calls)] // the method itself is not general enough
-        let signal = Python::attach(|py| py.check_signals()).err();
-        let ends = signal.is_some();
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = signal;
+        let asked = Python::attach(|py| py.check_signals().and_then(|()| patience.ended(py)));
+        let ends = !matches!(asked, Ok(false));
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = asked.err();
         ends
     };
     let grammar = py.detach(|| budget::within(seconds, interrupted, || recipe.read()));
@@ -52,37 +67,42 @@ pub fn read_json_schema(
     schema_order: bool,
     assert_format: bool,
     resources: Vec<(String, String)>,
-    seconds: f64,
+    patience: Patience,
 ) -> Result<GrammarSource> {
-    read(py, Recipe::JsonSchema { text, space, schema_order, assert_format, resources }, seconds)
+    read(py, Recipe::JsonSchema { text, space, schema_order, assert_format, resources }, patience)
 }
 
 /// One of the texts given.
 #[pyfunction]
 pub fn choice(py: Python<'_>, texts: Vec<String>) -> Result<GrammarSource> {
-    read(py, Recipe::Choice { texts }, f64::INFINITY)
+    read(py, Recipe::Choice { texts }, Patience(f64::INFINITY, None))
 }
 
 /// Reads a regular expression that whole texts match.
 #[pyfunction]
-pub fn read_regex(py: Python<'_>, pattern: String, seconds: f64) -> Result<GrammarSource> {
-    read(py, Recipe::Regex { pattern }, seconds)
+pub fn read_regex(py: Python<'_>, pattern: String, patience: Patience) -> Result<GrammarSource> {
+    read(py, Recipe::Regex { pattern }, patience)
 }
 
 /// Reads EBNF in the GBNF dialect.
 #[pyfunction]
-pub fn read_ebnf(py: Python<'_>, text: String, root: String, seconds: f64) -> Result<GrammarSource> {
-    read(py, Recipe::Ebnf { text, root }, seconds)
+pub fn read_ebnf(py: Python<'_>, text: String, root: String, patience: Patience) -> Result<GrammarSource> {
+    read(py, Recipe::Ebnf { text, root }, patience)
 }
 
 /// Reads a grammar in Lark's notation.
 #[pyfunction]
-pub fn read_lark(py: Python<'_>, text: String, start: String, seconds: f64) -> Result<GrammarSource> {
-    read(py, Recipe::Lark { text, start }, seconds)
+pub fn read_lark(py: Python<'_>, text: String, start: String, patience: Patience) -> Result<GrammarSource> {
+    read(py, Recipe::Lark { text, start }, patience)
 }
 
 /// Reads a structural tag given as JSON text.
 #[pyfunction]
-pub fn read_structural_tag(py: Python<'_>, text: String, space: u32, seconds: f64) -> Result<GrammarSource> {
-    read(py, Recipe::StructuralTag { text, space }, seconds)
+pub fn read_structural_tag(
+    py: Python<'_>,
+    text: String,
+    space: u32,
+    patience: Patience,
+) -> Result<GrammarSource> {
+    read(py, Recipe::StructuralTag { text, space }, patience)
 }

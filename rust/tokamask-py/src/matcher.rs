@@ -12,11 +12,11 @@ use tokamask::mask;
 
 use crate::arrays::{bitmask_words, frozen_row, shape_error, to_numpy};
 use crate::errors::Result;
-use crate::grammar::{self, GrammarSource};
+use crate::grammar::{self, GrammarSource, Patience};
 use crate::vocabulary::Vocabulary;
 
-/// Seconds that reading a grammar may take, if nothing else is said: as in `tokamask.Limits`.
-const SECONDS: f64 = 10.0;
+/// How long reading a grammar may take, if nothing else is said: as in `tokamask.Limits`.
+const PATIENCE: Patience = Patience(10.0, None);
 
 /// A grammar made ready for one vocabulary. Immutable and thread-safe; make one with
 /// :func:`tokamask.compile`.
@@ -29,11 +29,12 @@ const SECONDS: f64 = 10.0;
 #[pyclass(frozen, module = "tokamask", name = "CompiledGrammar")]
 pub struct CompiledGrammar(pub mask::CompiledGrammar, Arc<Recipe>);
 
-/// The bounds of a `tokamask.Limits`: those of the core, and the seconds of reading.
-fn bounds(limits: &Bound<'_, PyAny>) -> PyResult<(mask::Limits, f64)> {
+/// The bounds of a `tokamask.Limits`: those of the core, and the patience of reading.
+fn bounds(limits: &Bound<'_, PyAny>) -> PyResult<(mask::Limits, Patience)> {
     let (row_bytes, threads) =
         (limits.getattr("row_bytes")?.extract()?, limits.getattr("threads")?.extract()?);
-    Ok((mask::Limits { row_bytes, threads }, limits.getattr("seconds")?.extract()?))
+    let patience = Patience(limits.getattr("seconds")?.extract()?, limits.getattr("cancelled")?.extract()?);
+    Ok((mask::Limits { row_bytes, threads }, patience))
 }
 
 #[pymethods]
@@ -73,9 +74,10 @@ impl CompiledGrammar {
         vocabulary: &Vocabulary,
         limits: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
-        let (limits, seconds) = limits.map(bounds).transpose()?.unwrap_or((mask::Limits::default(), SECONDS));
+        let (limits, patience) =
+            limits.map(bounds).transpose()?.unwrap_or((mask::Limits::default(), PATIENCE));
         let recipe = Recipe::from_file(&std::fs::read(path).map_err(PyErr::from)?, &vocabulary.0)?;
-        let source = grammar::read(py, recipe, seconds)?;
+        let source = grammar::read(py, recipe, patience)?;
         let compiled = py.detach(|| mask::CompiledGrammar::new(source.grammar, &vocabulary.0, limits))?;
         Ok(Self(compiled, source.recipe))
     }
@@ -83,6 +85,30 @@ impl CompiledGrammar {
     /// A matcher at the beginning of the text.
     fn matcher(&self) -> Matcher {
         Matcher::from(self.0.matcher())
+    }
+
+    /// Makes mask rows ahead of time that would take long when they are first asked for: states of patterns and
+    /// formats, strings of classes that are new to the vocabulary. Masks are the same without it.
+    ///
+    /// Parameters
+    /// ----------
+    /// wait : bool
+    ///     False leaves the work to a thread that all grammars share, and returns at once; True does it here.
+    ///     Either way it ends after a tenth of a second, or when everything is there.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     Rows made, if it waited; otherwise 1, or 0 if too many grammars are waiting.
+    ///
+    /// Examples
+    /// --------
+    /// >>> vocabulary = tm.Vocabulary([b"a", b"b", b"</s>"], special={"</s>": 2}, eos_ids=[2])
+    /// >>> tm.compile(tm.Grammar.regex("[ab]+"), vocabulary).fill_ahead()
+    /// 1
+    #[pyo3(signature = (*, wait=false))]
+    fn fill_ahead(&self, py: Python<'_>, wait: bool) -> usize {
+        py.detach(|| if wait { self.0.fill_ahead() } else { usize::from(self.0.fill_later()) })
     }
 
     /// The vocabulary it was compiled for.

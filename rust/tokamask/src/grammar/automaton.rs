@@ -423,7 +423,7 @@ impl Automaton {
         let mut todo = vec![(self.start, String::new())];
         while let Some((q, text)) = todo.pop() {
             steps += 1;
-            if steps > 8 * most || text.len() > 64 {
+            if steps > 8 * most || text.len() > most.max(64) {
                 return None;
             }
             if q == DEAD {
@@ -454,10 +454,61 @@ impl Automaton {
         Some(out)
     }
 
+    /// The number of texts that are accepted; None if there is no bound, or more states than a few.
+    pub fn count_texts(&mut self) -> Option<u64> {
+        const MOST: usize = 2_000;
+        let mut counts: FxHashMap<u32, Option<u64>> = FxHashMap::default();
+        let mut todo = vec![(self.start, false)];
+        while let Some((q, left)) = todo.pop() {
+            if q == DEAD || !left && matches!(counts.get(&q), Some(Some(_))) {
+                continue;
+            }
+            if left {
+                let mut sum = u64::from(self.accepts(q));
+                for i in 0..self.starts.len() {
+                    let next = self.step_symbol(q, self.symbols[i]);
+                    if next != DEAD {
+                        let last = self.starts.get(i + 1).map_or(MAX_CHAR, |s| s - 1);
+                        let below = counts.get(&next).copied().flatten().unwrap_or(0);
+                        sum = sum.saturating_add(below.saturating_mul(u64::from(last - self.starts[i] + 1)));
+                    }
+                }
+                counts.insert(q, Some(sum));
+                continue;
+            }
+            if counts.insert(q, None).is_some() || counts.len() > MOST {
+                return None; // it leads to itself
+            }
+            todo.push((q, true));
+            for i in 0..self.starts.len() {
+                let next = self.step_symbol(q, self.symbols[i]);
+                match counts.get(&next) {
+                    _ if next == DEAD => {}
+                    Some(Some(_)) => {}
+                    Some(None) => return None,
+                    None => todo.push((next, false)),
+                }
+            }
+        }
+        counts.get(&self.start).copied().unwrap_or(Some(0))
+    }
+
     /// True if the whole text is accepted.
     pub fn matches(&mut self, text: &str) -> bool {
         let end = text.chars().fold(self.start, |q, c| self.step(q, c.into()));
         self.accepts(end)
+    }
+
+    /// The states that can follow, each with a character that leads to it.
+    pub fn successors(&mut self, state: u32) -> Vec<(u32, u32)> {
+        let mut out: Vec<(u32, u32)> = Vec::new();
+        for symbol in 0..self.representatives.len() {
+            let next = self.step_symbol(state, symbol as u16);
+            if next != DEAD && !out.iter().any(|known| known.1 == next) {
+                out.push((self.representatives[symbol], next));
+            }
+        }
+        out
     }
 
     /// The ASCII characters that can follow.
@@ -539,5 +590,9 @@ mod tests {
             Some(vec!["a".into(), "ac".into(), "b".into(), "bc".into()])
         );
         assert_eq!(searched("^a*$").finite_texts(10), None);
+        assert_eq!(searched("^a*$").count_texts(), None);
+        assert_eq!(searched("^x(ab)*y?$").count_texts(), None);
+        assert_eq!(searched("^([a-z]|[0-9]{0,3}b?)$").count_texts(), Some(26 + 2 * 1111 - 1));
+        assert_eq!(searched("^[a-z]{40}$").count_texts(), Some(u64::MAX));
     }
 }

@@ -33,7 +33,7 @@ impl Drop for Restore {
 }
 
 /// Does some work on this thread with a bound on its time. `interrupted` is asked now and then; the work
-/// ends with a `LimitError` named `seconds` or `interrupted` where [`check`] is called next.
+/// ends with a `LimitError` named `seconds` or `cancelled` where [`check`] is called next.
 pub fn within<T>(
     seconds: f64,
     interrupted: impl Fn() -> bool + 'static,
@@ -75,7 +75,7 @@ impl Budget {
         if now.duration_since(self.asked) > PATIENCE {
             self.asked = now;
             if (self.interrupted)() {
-                return Err(LimitError { limit: "interrupted".into(), value: 1 });
+                return Err(LimitError { limit: "cancelled".into(), value: 1 });
             }
         }
         Ok(())
@@ -102,6 +102,6 @@ mod tests {
     #[test]
     fn work_ends_when_nobody_waits() {
         let ended = within(f64::INFINITY, || true, for_ever);
-        assert!(matches!(ended, Err(Error::Limit(e)) if e.limit == "interrupted"));
+        assert!(matches!(ended, Err(Error::Limit(e)) if e.limit == "cancelled"));
     }
 }

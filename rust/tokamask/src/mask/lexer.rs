@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::grammar::automaton::{Automaton, Lengths, DEAD};
 use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY};
 use crate::grammar::{add_byte, Run, UNBOUNDED};
+use crate::mask::ageing::Weigh;
 use crate::mask::tables::{Lexicon, MIN_BASE};
 use crate::vocabulary::trie::TokenTrie;
 
@@ -269,9 +270,10 @@ impl TextRow {
         }
         Self { base: Some(base.into()), ids: Vec::new(), closers, ends }
     }
+}
 
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
+impl Weigh for TextRow {
+    fn weight(&self) -> usize {
         let base = self.base.as_ref().map_or(0, |b| b.len() * 4);
         base + self.ids.len() * 4 + self.closers.len() * 8 + self.ends.len() * 40 + 96
     }

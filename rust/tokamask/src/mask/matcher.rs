@@ -1,17 +1,19 @@
 //! Compiled grammars and the state of one request.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustc_hash::FxHashMap;
 
 use crate::error::{
     Error, LimitError, RejectedTokenError, RollbackError, UnknownTokenError, VocabularyError,
 };
-use crate::grammar::{Grammar, Node, NodeId, SpecialToken};
+use crate::grammar::{Grammar, NodeId};
 use crate::ids::TokenId;
+use crate::mask::lexer::TextRow;
 use crate::mask::recognizer::{Recognizer, Thread};
 use crate::mask::refusal::json_pointer;
 use crate::mask::rows::{Ground, MaskRow, Rows};
+use crate::mask::specials::{specials, Named};
 use crate::mask::tables::Lexicon;
 use crate::vocabulary::Vocabulary;
 
@@ -108,102 +110,52 @@ impl CompiledGrammar {
         shared.recognizer.bytes() + shared.rows.bytes()
     }
 
+    /// What is fixed while rows are computed.
+    pub(super) fn ground(&self) -> Ground<'_> {
+        let inner = &*self.inner;
+        Ground {
+            grammar: &inner.grammar,
+            lexicon: &inner.lexicon,
+            vocabulary: &inner.vocabulary,
+            tables: true,
+        }
+    }
+
+    /// A look at the recognizer, under the lock.
+    pub(super) fn with_recognizer<T>(&self, look: impl FnOnce(&mut Recognizer) -> T) -> T {
+        look(&mut self.lock().recognizer)
+    }
+
+    /// Hands over rows, by trie node, of the state of an automaton that some characters lead to.
+    pub(super) fn publish(&self, automaton: u32, path: &[u32], rows: &[(u32, Arc<TextRow>)]) {
+        let mut shared = self.lock();
+        let Shared { recognizer, rows: known, .. } = &mut *shared;
+        let there = &mut recognizer.automata[automaton as usize];
+        let q = path.iter().fold(there.start(), |q, &c| there.step(q, c));
+        for (node, row) in rows {
+            known.publish((*node, automaton, q), row);
+        }
+    }
+
+    /// The grammar for somebody who does not keep it alive.
+    pub(super) fn downgrade(&self) -> WeakGrammar {
+        WeakGrammar(Arc::downgrade(&self.inner))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // What is behind the lock is valid after every operation, even one that panicked.
         self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tokens that a node names.
-enum Named {
-    Few(Vec<TokenId>),
-    /// A mask row.
-    Many(Box<[u32]>),
-}
+/// A compiled grammar that goes when nobody else keeps it.
+pub(super) struct WeakGrammar(Weak<Compiled>);
 
-impl Named {
-    fn has(&self, id: TokenId) -> bool {
-        match self {
-            Self::Few(ids) => ids.contains(&id),
-            Self::Many(row) => row.get(id.index() / 32).is_some_and(|word| word >> (id.get() % 32) & 1 == 1),
-        }
+impl WeakGrammar {
+    /// The grammar, if it is still there.
+    pub fn upgrade(&self) -> Option<CompiledGrammar> {
+        self.0.upgrade().map(|inner| CompiledGrammar { inner })
     }
-
-    fn write(&self, out: &mut [u32]) {
-        match self {
-            Self::Few(ids) => {
-                for id in ids {
-                    out[id.index() / 32] |= 1 << (id.get() % 32);
-                }
-            }
-            Self::Many(row) => {
-                for (word, more) in out.iter_mut().zip(row) {
-                    *word |= more;
-                }
-            }
-        }
-    }
-}
-
-/// The ids of the tokens that a grammar names.
-fn specials(grammar: &Grammar, vocabulary: &Vocabulary) -> Result<FxHashMap<NodeId, Named>, Error> {
-    let mut found = FxHashMap::default();
-    for (i, node) in grammar.nodes.iter().enumerate() {
-        let Node::Special(tokens) = node else { continue };
-        let mut ids = Vec::new();
-        let mut all_but = None;
-        for token in tokens {
-            match token {
-                SpecialToken::AllBut(without) => {
-                    let mut refused: Vec<TokenId> = vocabulary.eos_ids().to_vec();
-                    without.iter().try_for_each(|token| ids_of(token, vocabulary, &mut refused))?;
-                    all_but = Some(refused);
-                }
-                token => ids_of(token, vocabulary, &mut ids)?,
-            }
-        }
-        let named = match all_but {
-            None if ids.is_empty() => continue,
-            None => Named::Few(ids),
-            Some(refused) => {
-                let mut row = vec![0u32; vocabulary.len().div_ceil(32)].into_boxed_slice();
-                for id in (0..vocabulary.len() as u32).map(TokenId::new) {
-                    let known = vocabulary.bytes(id).is_some() || vocabulary.is_special(id);
-                    row[id.index() / 32] |= u32::from(known) << (id.get() % 32);
-                }
-                for id in refused {
-                    row[id.index() / 32] &= !(1 << (id.get() % 32));
-                }
-                for id in ids {
-                    row[id.index() / 32] |= 1 << (id.get() % 32);
-                }
-                Named::Many(row)
-            }
-        };
-        found.insert(i as NodeId, named);
-    }
-    Ok(found)
-}
-
-/// Appends the ids of a token that is named.
-fn ids_of(token: &SpecialToken, vocabulary: &Vocabulary, out: &mut Vec<TokenId>) -> Result<(), Error> {
-    match token {
-        SpecialToken::Name(name) => {
-            let plain = || vocabulary.id(name.as_bytes());
-            let reason = "the grammar names a token that the vocabulary does not have";
-            let missing = || VocabularyError::new(reason).at_token(name);
-            out.push(vocabulary.special_id(name).or_else(plain).ok_or_else(missing)?);
-        }
-        SpecialToken::Spelled(name) => out.extend(vocabulary.special_id(name)),
-        SpecialToken::Ids(low, high) => {
-            if *high as usize >= vocabulary.len() {
-                return Err(UnknownTokenError::Id((*high).into()).into());
-            }
-            out.extend((*low..=*high).map(TokenId::new));
-        }
-        SpecialToken::AllBut(_) => {} // never stands inside another one
-    }
-    Ok(())
 }
 
 /// The threads after some tokens, and the state before the last of them.
@@ -313,25 +265,15 @@ impl Matcher {
         }
     }
 
-    fn ground(&self) -> Ground<'_> {
-        let inner = &*self.compiled.inner;
-        Ground {
-            grammar: &inner.grammar,
-            lexicon: &inner.lexicon,
-            vocabulary: &inner.vocabulary,
-            tables: true,
-        }
-    }
-
     fn rows(&self, state: &State) -> Vec<Arc<MaskRow>> {
         let inner = &*self.compiled.inner;
         let mut shared = self.compiled.lock();
         let Shared { recognizer, rows, .. } = &mut *shared;
-        if rows.bytes() > inner.limits.row_bytes {
-            rows.clear();
+        if rows.young_bytes() > inner.limits.row_bytes / 2 {
+            rows.age();
             recognizer.forget();
         }
-        let ground = self.ground();
+        let ground = self.compiled.ground();
         let mut out = Vec::with_capacity(state.threads.len());
         for &thread in &*state.threads {
             rows.collect(ground, recognizer, thread, &mut out);
@@ -664,7 +606,7 @@ impl Matcher {
     /// Writes the mask row by a plain walk of the whole trie, without tables or memory: what
     /// [`Self::fill`] must equal.
     pub fn fill_plainly(&self, out: &mut [u32]) {
-        let ground = Ground { tables: false, ..self.ground() };
+        let ground = Ground { tables: false, ..self.compiled.ground() };
         let mut shared = self.compiled.lock();
         let (mut rows, out) = (Rows::default(), &mut out[..ground.lexicon.words]);
         out.fill(0);

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::grammar::Grammar;
+use crate::mask::ageing::Weigh;
 use crate::mask::recognizer::{Frame, Recognizer, Thread, BOTTOM};
 use crate::mask::stacks::ALL;
 
@@ -16,30 +17,30 @@ enum Entry<V> {
     Deeper,
 }
 
-/// A map from threads; a key is a path of frames from the top down, as deep as the value needs.
+/// A map from threads, in two generations: see [`crate::mask::ageing`].
 pub struct Memo<V> {
-    entries: FxHashMap<(u32, Frame), (u32, Entry<V>)>,
-    next: u32,
+    young: Paths<V>,
+    old: Paths<V>,
 }
 
 impl<V> Default for Memo<V> {
     fn default() -> Self {
-        Self { entries: FxHashMap::default(), next: 0 }
+        Self { young: Paths::default(), old: Paths::default() }
     }
 }
 
-impl<V: Clone> Memo<V> {
+impl<V: Clone + Weigh> Memo<V> {
     /// The value of a thread, and the number of frames below the top that it depends on.
-    pub fn find(&self, grammar: &Grammar, recognizer: &Recognizer, thread: Thread) -> Option<(V, usize)> {
-        let (mut key, mut stack) = ((0, recognizer.row_key(grammar, thread)), thread.parent);
-        let mut depth = 0;
-        loop {
-            match self.entries.get(&key)? {
-                (_, Entry::Value(value)) => return Some((value.clone(), depth)),
-                (id, Entry::Deeper) => (key, stack) = down(recognizer, *id, stack),
-            }
-            depth += 1;
+    pub fn find(&mut self, grammar: &Grammar, recognizer: &Recognizer, thread: Thread) -> Option<(V, usize)> {
+        if let Some(found) = self.young.find(grammar, recognizer, thread) {
+            return Some(found);
         }
+        if self.old.entries.is_empty() {
+            return None;
+        }
+        let (value, depth) = self.old.find(grammar, recognizer, thread)?;
+        self.young.file(grammar, recognizer, thread, depth, value.clone());
+        Some((value, depth))
     }
 
     /// Files a value that depends on so many frames below the top.
@@ -51,6 +52,52 @@ impl<V: Clone> Memo<V> {
         depth: usize,
         value: V,
     ) {
+        self.young.file(grammar, recognizer, thread, depth, value);
+    }
+
+    /// Forgets the older generation; the younger one takes its place.
+    pub fn age(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+    }
+
+    /// Bytes of the younger generation.
+    pub fn young_bytes(&self) -> usize {
+        self.young.bytes()
+    }
+
+    /// Bytes of both.
+    pub fn bytes(&self) -> usize {
+        self.young.bytes() + self.old.bytes()
+    }
+}
+
+/// A key is a path of frames from the top down, as deep as the value needs.
+struct Paths<V> {
+    entries: FxHashMap<(u32, Frame), (u32, Entry<V>)>,
+    next: u32,
+    bytes: usize,
+}
+
+impl<V> Default for Paths<V> {
+    fn default() -> Self {
+        Self { entries: FxHashMap::default(), next: 0, bytes: 0 }
+    }
+}
+
+impl<V: Clone + Weigh> Paths<V> {
+    fn find(&self, grammar: &Grammar, recognizer: &Recognizer, thread: Thread) -> Option<(V, usize)> {
+        let (mut key, mut stack) = ((0, recognizer.row_key(grammar, thread)), thread.parent);
+        let mut depth = 0;
+        loop {
+            match self.entries.get(&key)? {
+                (_, Entry::Value(value)) => return Some((value.clone(), depth)),
+                (id, Entry::Deeper) => (key, stack) = down(recognizer, *id, stack),
+            }
+            depth += 1;
+        }
+    }
+
+    fn file(&mut self, grammar: &Grammar, recognizer: &Recognizer, thread: Thread, depth: usize, value: V) {
         if depth == ALL {
             return;
         }
@@ -62,18 +109,12 @@ impl<V: Clone> Memo<V> {
             (key, stack) = down(recognizer, id, stack);
         }
         self.next += 1;
+        self.bytes += value.weight();
         self.entries.insert(key, (self.next, Entry::Value(value)));
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.entries = FxHashMap::default();
-        self.next = 0;
-    }
-
-    /// Bytes of the map itself.
-    pub fn bytes(&self) -> usize {
-        self.entries.capacity() * (std::mem::size_of::<((u32, Frame), (u32, Entry<V>))>() + 1)
+    fn bytes(&self) -> usize {
+        self.bytes + self.entries.capacity() * (std::mem::size_of::<((u32, Frame), (u32, Entry<V>))>() + 1)
     }
 }
 

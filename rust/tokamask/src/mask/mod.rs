@@ -4,6 +4,8 @@
 //! frames below it. Bytes inside a string touch only the top frame; structure pushes and pops. What a
 //! state allows is the union of what its threads allow, found by walking the vocabulary's trie.
 
+mod ageing;
+mod ahead;
 mod batch;
 pub mod cache;
 mod lexer;
@@ -14,7 +16,9 @@ mod refusal;
 mod rows;
 mod rules;
 mod runs;
+mod specials;
 mod stacks;
+mod store;
 mod structure;
 mod tables;
 

@@ -5,6 +5,8 @@ mod names;
 mod repeats;
 mod texts;
 
+pub use texts::text_row;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -12,6 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::grammar::chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
 use crate::grammar::words::{WordTrie, NO_WORD, OFF};
 use crate::grammar::{has_byte, Grammar, Node, UNBOUNDED};
+use crate::mask::ageing::{Ageing, Weigh};
 use crate::mask::lexer::TextRow;
 use crate::mask::memo::Memo;
 use crate::mask::recognizer::{Frame, Recognizer, Thread, DONE, OFF_TRIE};
@@ -53,8 +56,10 @@ impl MaskRow {
     pub fn ends(&self) -> bool {
         self.ends
     }
+}
 
-    fn bytes(&self) -> usize {
+impl Weigh for MaskRow {
+    fn weight(&self) -> usize {
         (self.ids.capacity() + self.suspects.capacity()) * 4 + self.bases.len() * 16 + 96
     }
 }
@@ -96,9 +101,9 @@ pub struct Rows {
     /// What may follow a closing quote.
     after: Memo<Places>,
     /// By trie node, automaton and its state.
-    texts: FxHashMap<(u32, u32, u32), Arc<TextRow>>,
+    texts: Ageing<(u32, u32, u32), Arc<TextRow>>,
     /// By trie node and what a row depends on in the top frame.
-    counted_texts: FxHashMap<(u32, Frame), Arc<TextRow>>,
+    counted_texts: Ageing<(u32, Frame), Arc<TextRow>>,
     buffer: Vec<Thread>,
     bytes: usize,
     full: Arc<CharSet>,
@@ -119,8 +124,8 @@ impl Default for Rows {
             end: Arc::new(MaskRow { ends: true, ..MaskRow::default() }),
             served: Vec::new(),
             after: Memo::default(),
-            texts: FxHashMap::default(),
-            counted_texts: FxHashMap::default(),
+            texts: Ageing::default(),
+            counted_texts: Ageing::default(),
             buffer: Vec::new(),
             bytes: 0,
             full: Arc::new(CharSet::all()),
@@ -195,7 +200,7 @@ impl Rows {
             self.cuts.insert(key, Cut::Deeper(touched));
             key = (top, recognizer.stacks.cut(thread.parent, touched));
         }
-        self.bytes += row.bytes();
+        self.bytes += row.weight();
         self.cuts.insert(key, Cut::Row(Arc::clone(&row)));
         row
     }
@@ -227,7 +232,6 @@ impl Rows {
             return row;
         }
         let (row, touched) = self.compute(ground, recognizer, thread);
-        self.bytes += row.bytes();
         self.memo.file(ground.grammar, recognizer, thread, touched, Arc::clone(&row));
         row
     }
@@ -518,7 +522,6 @@ impl Rows {
         self.follow(ground, recognizer, 0, thread, &mut bits);
         let depth = recognizer.stacks.go_back(outer);
         let places: Places = bits.into();
-        self.bytes += places.len() * 8;
         let known = brief.filter(|_| !recognizer.named).unwrap_or(thread);
         self.after.file(ground.grammar, recognizer, known, depth, Arc::clone(&places));
         recognizer.look(thread.parent, depth);
@@ -561,21 +564,37 @@ impl Rows {
 
     /// Bytes that the rows take.
     pub fn bytes(&self) -> usize {
-        self.bytes
-            + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
+        self.cut_bytes()
             + self.memo.bytes()
             + self.after.bytes()
+            + self.texts.bytes()
+            + self.counted_texts.bytes()
     }
 
-    /// Forgets all rows.
-    pub fn clear(&mut self) {
-        self.memo.clear();
+    /// Bytes of what was made or asked for since the last [`Self::age`].
+    pub fn young_bytes(&self) -> usize {
+        self.cut_bytes()
+            + self.memo.young_bytes()
+            + self.after.young_bytes()
+            + self.texts.young_bytes()
+            + self.counted_texts.young_bytes()
+    }
+
+    fn cut_bytes(&self) -> usize {
+        self.bytes + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
+    }
+
+    /// Forgets what was not asked for lately. Cuts are numbers that [`Recognizer::forget`] gives anew, so
+    /// rows of grammars with rules are all forgotten.
+    pub fn age(&mut self) {
+        self.memo.age();
         self.cuts = FxHashMap::default();
-        self.after.clear();
-        self.texts = FxHashMap::default();
-        self.counted_texts = FxHashMap::default();
+        self.after.age();
+        self.texts.age();
+        self.counted_texts.age();
         self.names = FxHashMap::default();
         self.endings = FxHashMap::default();
+        self.tables = FxHashMap::default();
         self.bytes = 0;
     }
 }

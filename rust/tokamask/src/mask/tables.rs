@@ -11,8 +11,10 @@ use rustc_hash::FxHashMap;
 
 use crate::grammar::add_byte;
 use crate::grammar::chars::{blocks, decode, possible, CharSet, Decoded, Spelling, BOUNDARY, SPECIAL};
+use crate::mask::ageing::{Ageing, Weigh};
 use crate::mask::lexer::TextRow;
 use crate::mask::recognizer::is_space;
+use crate::mask::store;
 use crate::vocabulary::trie::{Item, TokenTrie};
 use crate::vocabulary::Vocabulary;
 
@@ -24,6 +26,9 @@ pub const LARGE_SUBTREE: u32 = 2_000;
 pub const OPENING_SUBTREE: u32 = 200;
 /// Classes with fewer characters are walked.
 pub const MIN_CLASS: usize = 10;
+/// Bytes that the tables of one vocabulary may take, those of first characters as much again, and the rows of
+/// automata that all grammars share as well. What a grammar uses stays as long as it uses it.
+pub const TABLE_BYTES: usize = 96 << 20;
 /// Rows with fewer ids are written one by one.
 pub const MIN_BASE: usize = 200;
 
@@ -186,10 +191,12 @@ pub struct Lexicon {
     /// White space: see [`Spaces`].
     pub spaces: Spaces,
     classes: Mutex<FxHashMap<Arc<CharSet>, u32>>,
-    tables: Mutex<FxHashMap<TableKey, Arc<Table>>>,
+    tables: Mutex<Ageing<TableKey, Arc<Table>>>,
     /// By trie node, class of the first character and class of the others.
-    tables_after: Mutex<FxHashMap<(u32, u32, u32), Arc<Table>>>,
-    texts: Mutex<FxHashMap<TextKey, Arc<TextRow>>>,
+    tables_after: Mutex<Ageing<(u32, u32, u32), Arc<Table>>>,
+    texts: Mutex<Ageing<TextKey, Arc<TextRow>>>,
+    /// Bytes that each of these maps may take.
+    pub(crate) most_bytes: usize,
 }
 
 /// A trie node, a known automaton, its state, and the spelling.
@@ -226,12 +233,11 @@ impl Spaces {
 impl Lexicon {
     /// Builds the trie.
     pub fn new(vocabulary: &Vocabulary) -> Self {
-        let mut words: Vec<(&[u8], Item)> = vocabulary
-            .ordinary_tokens()
-            .filter(|(_, bytes)| !bytes.is_empty())
-            .map(|(id, bytes)| (bytes, Item { id: id.get(), chars: characters(bytes) }))
+        let words: Vec<(&[u8], Item)> = store::order(vocabulary)
+            .into_iter()
+            .filter_map(|id| Some((id, vocabulary.bytes(id.into())?)))
+            .map(|(id, bytes)| (bytes, Item { id, chars: characters(bytes) }))
             .collect();
-        words.sort_unstable_by(|a, b| a.0.cmp(b.0));
         crate::grammar::json_schema::prepare();
         let trie = TokenTrie::new(&words);
         let mut suffixes: Vec<&[u8]> = Vec::new();
@@ -282,6 +288,7 @@ impl Lexicon {
             tables: Mutex::default(),
             texts: Mutex::default(),
             tables_after: Mutex::default(),
+            most_bytes: TABLE_BYTES,
         }
     }
 
@@ -308,11 +315,32 @@ impl Lexicon {
     ) -> Arc<Table> {
         let key = (node, id, spelling);
         if let Some(table) = lock(&self.tables).get(&key) {
-            return Arc::clone(table);
+            return table;
         }
         // Built outside the lock: two threads may build the same, and the first stands.
         let table = Arc::new(Table::new(vocabulary, self, node, class, class, spelling));
-        Arc::clone(lock(&self.tables).entry(key).or_insert(table))
+        self.keep(&self.tables, key, table)
+    }
+
+    /// Keeps a value that others may have made meanwhile; forgets others where there are too many.
+    fn keep<K: std::hash::Hash + Eq, V: Clone + Weigh>(
+        &self,
+        map: &Mutex<Ageing<K, V>>,
+        key: K,
+        value: V,
+    ) -> V {
+        let mut map = lock(map);
+        if let Some(found) = map.get(&key) {
+            return found;
+        }
+        if map.len() % 32 == 0 {
+            map.weigh(); // tables grow
+        }
+        if map.young_bytes() > self.most_bytes / 2 {
+            map.age();
+        }
+        map.insert(key, value.clone());
+        value
     }
 
     /// The table of a plain class whose run begins with one character of another class.
@@ -325,19 +353,18 @@ impl Lexicon {
     ) -> Arc<Table> {
         let key = (node, self.class(first), self.class(class));
         if let Some(table) = lock(&self.tables_after).get(&key) {
-            return Arc::clone(table);
+            return table;
         }
         let table = Arc::new(Table::new(vocabulary, self, node, first, class, Spelling::Plain));
-        Arc::clone(lock(&self.tables_after).entry(key).or_insert(table))
+        self.keep(&self.tables_after, key, table)
     }
 
     /// What tokens do from a state of an automaton that all grammars share.
     pub fn text(&self, key: TextKey, make: impl FnOnce() -> TextRow) -> Arc<TextRow> {
         if let Some(found) = lock(&self.texts).get(&key) {
-            return Arc::clone(found);
+            return found;
         }
-        let made = Arc::new(make());
-        Arc::clone(lock(&self.texts).entry(key).or_insert(made))
+        self.keep(&self.texts, key, Arc::new(make()))
     }
 
     /// The tokens at and below a trie node that stands behind a quote, with their places in `after_quote`.
@@ -354,10 +381,15 @@ impl Lexicon {
 
     /// Bytes of the tables, shared by all grammars of the vocabulary.
     pub fn bytes(&self) -> usize {
-        let tables: usize = lock(&self.tables).values().map(|t| t.bytes()).sum();
-        let after: usize = lock(&self.tables_after).values().map(|t| t.bytes()).sum();
-        tables + after + lock(&self.texts).values().map(|t| t.bytes()).sum::<usize>()
+        weighed(&self.tables) + weighed(&self.tables_after) + weighed(&self.texts)
     }
+}
+
+/// Bytes of a map whose values grow.
+fn weighed<K: std::hash::Hash + Eq, V: Clone + Weigh>(map: &Mutex<Ageing<K, V>>) -> usize {
+    let mut map = lock(map);
+    map.weigh();
+    map.bytes()
 }
 
 /// A token that leaves the class.
@@ -569,10 +601,13 @@ impl Table {
             TokenTrie::new(&words)
         })
     }
+}
 
-    fn bytes(&self) -> usize {
+impl Weigh for Table {
+    fn weight(&self) -> usize {
         let rows: usize = lock(&self.rows).values().map(|r| r.len() * 4).sum();
-        self.inside.len() * 8 + (self.exits.len() + self.closers.len()) * 12 + rows
+        // A trie of what follows takes some forty bytes for each token, where it was made.
+        self.inside.len() * 8 + (self.exits.len() + self.closers.len()) * 48 + rows
     }
 }
 

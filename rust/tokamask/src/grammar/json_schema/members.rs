@@ -18,6 +18,10 @@ use crate::grammar::{
 
 /// Kinds of names that patterns split the undeclared names of one object into.
 const MAX_NAME_KINDS: usize = 64;
+/// Names of a kind that are listed in any case, if they are not more.
+const LISTED: usize = 64;
+/// Names of a kind that are listed where an object could run out of them.
+const MAX_LISTED: usize = 4_096;
 
 /// Sets of witnesses that properties of one object may be.
 const MAX_KEY_MODES: usize = 256;
@@ -340,17 +344,21 @@ impl<'a> Lowering<'a, '_> {
             clause.members.iter().flat_map(|m| m.patterns.iter().map(|p| p.0)).collect();
         patterns.sort_unstable();
         patterns.dedup();
-        let kinds = if clause.names.is_empty() {
+        // Where many names are asked for, a kind of fewer could run out before there are enough.
+        let declared: usize = clause.members.iter().map(|m| m.declared.len()).sum();
+        let wanted = clause.min_members as usize;
+        let wanted = if wanted > LISTED { wanted + declared + clause.required.len() } else { LISTED };
+        let kinds = if clause.names.is_empty() && wanted == LISTED {
             if let Some(known) = self.name_classes.get(&patterns) {
                 known.clone()
             } else {
-                let made = self.split_names(vec![Vec::new()], &patterns)?;
+                let made = self.split_names(vec![Vec::new()], &patterns, wanted)?;
                 self.name_classes.insert(patterns, made.clone());
                 made
             }
         } else {
             let variants = self.name_variants(&clause.names)?;
-            self.split_names(variants, &patterns)?
+            self.split_names(variants, &patterns, wanted)?
         };
         let mut out = Vec::with_capacity(kinds.len());
         for class in kinds {
@@ -373,11 +381,27 @@ impl<'a> Lowering<'a, '_> {
         Ok(out)
     }
 
+    /// The names of a kind, if an object that wants so many could run out of them.
+    fn few_names(&mut self, automaton: u32, wanted: usize) -> Result<Option<Vec<String>>, Error> {
+        let automaton = &mut self.automata[automaton as usize];
+        if wanted <= LISTED {
+            return Ok(automaton.finite_texts(LISTED));
+        }
+        let Some(count) = automaton.count_texts() else { return Ok(None) };
+        let listed = if count <= MAX_LISTED as u64 { automaton.finite_texts(MAX_LISTED) } else { None };
+        if listed.is_none() && count < wanted as u64 {
+            let limit = "names of a finite pattern beside minProperties".into();
+            return Err(LimitError { limit, value: count }.into());
+        }
+        Ok(listed)
+    }
+
     /// Splits kinds of names by the patterns that they match.
     fn split_names(
         &mut self,
         variants: Vec<Conjunction>,
         patterns: &[u32],
+        wanted: usize,
     ) -> Result<Vec<Arc<NameClass>>, Error> {
         let mut kinds: Vec<(Conjunction, Vec<u32>)> =
             variants.into_iter().map(|parts| (parts, Vec::new())).collect();
@@ -415,7 +439,7 @@ impl<'a> Lowering<'a, '_> {
             let (mut automaton, mut texts) = (None, None);
             if !parts.is_empty() {
                 let id = self.automaton(parts.clone())?;
-                texts = self.automata[id as usize].finite_texts(64);
+                texts = self.few_names(id, wanted)?;
                 automaton = Some(id);
             }
             out.push(Arc::new(NameClass { parts, matched, texts, automaton }));

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{bytes_of, declared_exits, has_place, Ground, MaskRow, Rows, SPACES};
-use crate::grammar::chars::{Spelling, BOUNDARY};
+use crate::grammar::automaton::Automaton;
+use crate::grammar::chars::{CharSet, Spelling, BOUNDARY};
 use crate::grammar::{Node, Run, UNBOUNDED};
 use crate::mask::lexer::{closers, AutomatonLexer, Reach, RunsLexer, TextRow};
 use crate::mask::recognizer::{Frame, Recognizer, Thread, DONE, KEY};
@@ -130,10 +131,9 @@ impl Rows {
         make: impl FnOnce() -> Reach,
     ) -> Arc<TextRow> {
         if let Some(found) = self.counted_texts.get(&key) {
-            return Arc::clone(found);
+            return found;
         }
         let made = Arc::new(TextRow::new(ground.lexicon, make()));
-        self.bytes += made.bytes();
         self.counted_texts.insert(key, Arc::clone(&made));
         made
     }
@@ -149,36 +149,50 @@ impl Rows {
     ) -> Arc<TextRow> {
         let key = (node, automaton, q);
         if let Some(found) = self.texts.get(&key) {
-            return Arc::clone(found);
-        }
-        let automaton = &mut recognizer.automata[automaton as usize];
-        let known = automaton.known;
-        if spelling == Spelling::Json && automaton.goes_on_for_ever(q) {
-            // Everything may follow; only what closes the string depends on the state.
-            let id = ground.lexicon.class(&self.full);
-            let table = ground.lexicon.table(ground.vocabulary, node, id, &self.full, spelling);
-            let mut lexer = AutomatonLexer { automaton, lengths: None };
-            let closers = closers(table.closing(ground.vocabulary), &mut lexer, (q, 0));
-            let base = table.base(UNBOUNDED, ground.lexicon.words);
-            let inside = if base.is_some() { &[] } else { table.inside(UNBOUNDED) };
-            let ids = inside.iter().map(|i| i.id).collect();
-            let found = Arc::new(TextRow { base, ids, closers, ends: Vec::new() });
-            self.bytes += found.ids.len() * 4 + found.closers.len() * 8 + 96;
-            self.texts.insert(key, Arc::clone(&found));
             return found;
         }
-        let mut lexer = AutomatonLexer { automaton, lengths: None };
-        let mut make =
-            || TextRow::new(ground.lexicon, Reach::new(ground.lexicon, &mut lexer, node, (q, 0), spelling));
-        let found = if known == 0 {
-            let made = Arc::new(make());
-            self.bytes += made.bytes();
-            made
-        } else {
-            ground.lexicon.text((node, known, q, spelling), make)
-        };
+        let automaton = &mut recognizer.automata[automaton as usize];
+        let found = text_row(ground, &self.full, automaton, node, q, spelling);
         self.texts.insert(key, Arc::clone(&found));
         found
+    }
+
+    /// Keeps what was computed elsewhere from a copy of an automaton.
+    pub fn publish(&mut self, key: (u32, u32, u32), row: &Arc<TextRow>) {
+        if self.texts.get(&key).is_none() {
+            self.texts.insert(key, Arc::clone(row));
+        }
+    }
+}
+
+/// What tokens do from one state of an automaton below a trie node.
+pub fn text_row(
+    ground: Ground<'_>,
+    full: &Arc<CharSet>,
+    automaton: &mut Automaton,
+    node: u32,
+    q: u32,
+    spelling: Spelling,
+) -> Arc<TextRow> {
+    let known = automaton.known;
+    if spelling == Spelling::Json && automaton.goes_on_for_ever(q) {
+        // Everything may follow; only what closes the string depends on the state.
+        let id = ground.lexicon.class(full);
+        let table = ground.lexicon.table(ground.vocabulary, node, id, full, spelling);
+        let mut lexer = AutomatonLexer { automaton, lengths: None };
+        let closers = closers(table.closing(ground.vocabulary), &mut lexer, (q, 0));
+        let base = table.base(UNBOUNDED, ground.lexicon.words);
+        let inside = if base.is_some() { &[] } else { table.inside(UNBOUNDED) };
+        let ids = inside.iter().map(|i| i.id).collect();
+        return Arc::new(TextRow { base, ids, closers, ends: Vec::new() });
+    }
+    let mut lexer = AutomatonLexer { automaton, lengths: None };
+    let mut make =
+        || TextRow::new(ground.lexicon, Reach::new(ground.lexicon, &mut lexer, node, (q, 0), spelling));
+    if known == 0 {
+        Arc::new(make())
+    } else {
+        ground.lexicon.text((node, known, q, spelling), make)
     }
 }
 

@@ -9,6 +9,7 @@ grammars are saved as their source text, since compiling takes a millisecond.
 from __future__ import annotations
 
 import enum
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -323,7 +324,20 @@ class StructuralTagItem:
         return {"begin": self.begin, "schema": self.schema, "end": self.end}
 
 
+# What needs pydantic is read when it is asked for.
+_LATER = {
+    "StructuralTag": "structural_tag",
+    "get_model_structural_tag": "builtin_structural_tag",
+    "normalize_tool_choice": "builtin_structural_tag",
+    "register_model_structural_tag": "builtin_structural_tag",
+}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    if name in ("structural_tag", "openai_tool_call_schema", "builtin_structural_tag"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name == "bitmask_dtype":
         import torch
 
