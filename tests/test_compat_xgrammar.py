@@ -204,3 +204,73 @@ def test_tags_as_items():
     item = xgr.StructuralTagItem(begin="<f>", schema=json.dumps(SCHEMA), end="</f>")
     compiled = xgr.GrammarCompiler(INFO).compile_structural_tag([item], ["<f>"])
     assert accepts(compiled, 'x<f>{"a": true}</f>')
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}},
+    {"type": "function", "function": {"name": "g_2", "parameters": {"type": "object", "properties": {}}}},
+]  # fmt: skip
+CHOICES = ["auto", "none", "required", {"type": "function", "function": {"name": "g_2"}}, None,
+           {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}]}}]  # fmt: skip
+MODELS = [
+    "llama", "kimi", "deepseek_r1", "deepseek_v3_1", "qwen_3_5", "qwen_3_coder", "mimo", "qwen_3", "deepseek_v3_2",
+    "deepseek_v4", "deepseek_v4_1", "glm_4_7", "exaone",
+]  # fmt: skip
+
+
+def parts(value):
+    """What a format matches, piece by piece: a tag or a sequence is its parts, and texts side by side are one."""
+    if not isinstance(value, dict):
+        return value
+    value = {"content" if key == "format" else key: inner for key, inner in value.items()}
+    if value.get("type") == "const_string":
+        return [value["value"]]
+    if value.get("type") in ("sequence", "tag", "structural_tag"):
+        if value["type"] == "tag":
+            pieces = [[value["begin"]], parts(value["content"]), [value["end"]]]
+        else:
+            pieces = [parts(inner) for inner in value.get("elements", [value.get("content")])]
+        out = []
+        for piece in [p for found in pieces for p in found]:
+            if out and isinstance(piece, str) and isinstance(out[-1], str):
+                out[-1] += piece
+            elif piece != "":
+                out.append(piece)
+        return out
+    return [{key: [parts(i) for i in inner] if key == "tags" else inner for key, inner in value.items()}]
+
+
+def plain(tag):
+    """A structural tag by what it matches, with one spelling of a digit."""
+    return parts(json.loads(tag.model_dump_json().replace(r"\\d", "[0-9]")))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_calls_are_written_as_xgrammar_has_it(model):
+    pytest.importorskip("pydantic", reason="pydantic is not installed; see requirements/test.txt")
+    original = pytest.importorskip("xgrammar", reason="xgrammar is not installed; see requirements/bench.txt")
+    for choice in CHOICES:
+        if choice == "none":
+            continue
+        ours = xgr.get_model_structural_tag(model, tools=TOOLS, tool_choice=choice, reasoning=False)
+        theirs = original.get_model_structural_tag(
+            model=model, tools=TOOLS, tool_choice=choice, reasoning=False
+        )
+        assert plain(ours) == plain(theirs), choice
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m[:6] not in ("qwen_3", "mimo", "deepse", "glm_4_")])
+def test_calls_of_every_model_can_be_read(model):
+    pytest.importorskip("pydantic", reason="pydantic is not installed; see requirements/test.txt")
+    for choice in CHOICES:
+        for reasoning in (False, True):
+            tag = xgr.get_model_structural_tag(model, tools=TOOLS, tool_choice=choice, reasoning=reasoning)
+            assert xgr.Grammar.from_structural_tag(tag)
+            assert xgr.StructuralTag.from_json(tag.model_dump_json()) == tag
+    with pytest.raises(ValueError, match="not among"):
+        xgr.normalize_tool_choice(TOOLS, {"type": "function", "function": {"name": "h"}})
+    with pytest.raises(ValueError, match="no tool"):
+        xgr.normalize_tool_choice([], "required")
+    assert xgr.normalize_tool_choice(TOOLS, "none") == ([], [], "auto")
+    functions, builtin, choice = xgr.normalize_tool_choice(TOOLS, CHOICES[3])
+    assert ([tool.function.name for tool in functions], builtin, choice) == (["g_2"], [], "forced")

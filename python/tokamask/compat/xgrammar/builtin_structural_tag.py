@@ -277,7 +277,7 @@ def _call(dialect: Dialect, tool: FunctionToolParam) -> TagFormat:
     schema: Any = True if free else tool.function.parameters
     if free and dialect.style != "json":
         schema = {"type": "object"}
-    content: Any = JSONSchemaFormat(json_schema=schema, style=dialect.style)  # type: ignore[arg-type]
+    content: Any = JSONSchemaFormat(json_schema=schema, style=dialect.style)
     if dialect.number:
         number = [RegexFormat(pattern="[0-9]+"), ConstStringFormat(value=dialect.number)]
         content = SequenceFormat(elements=[*number, content])

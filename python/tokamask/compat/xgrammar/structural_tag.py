@@ -284,9 +284,10 @@ class StructuralTag(BaseModel):
         except json.JSONDecodeError as error:
             raise xgrammar.InvalidJSONError(str(error)) from error
         try:
-            return StructuralTag.model_validate(value)
+            read: StructuralTag = StructuralTag.model_validate(value)
         except ValidationError as error:
             raise xgrammar.InvalidStructuralTagError(str(error)) from error
+        return read
 
 
 for _model in (SequenceFormat, OrFormat, TagFormat, TriggeredTagsFormat, TokenTriggeredTagsFormat,
