@@ -112,6 +112,7 @@ lint: $(VENV)/.package $(VENV)/.test ## formatters, clippy, mypy, stubs
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.test
 	@echo "== installing the rivals"
 	@$(BIN)/pip install -q -c requirements/lock.txt -r requirements/bench.txt
+	-@$(BIN)/python bench/rivals/build_arctic_inference.py
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.test

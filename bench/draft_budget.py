@@ -65,13 +65,8 @@ def rate(traces, curve, budget, cost=None) -> float:
     return result.tokens / float(times.sum())
 
 
-def reliability(traces, path: pathlib.Path) -> None:
-    """Draws how often nodes of a promised probability were accepted."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
+def nodes(traces) -> tuple[np.ndarray, np.ndarray]:
+    """Promised probability of every drafted node, and whether it was accepted."""
     import tokamask as tm
 
     promised, kept = [], []
@@ -96,18 +91,31 @@ def reliability(traces, path: pathlib.Path) -> None:
                 kept.append(right)
             session.update(rest[: accepted + 1])
             position += accepted + 1
-    p, hit = np.array(promised), np.array(kept)
-    bins = (20 * p).astype(int).clip(0, 19)
-    points = [(p[bins == b].mean(), hit[bins == b].mean()) for b in range(20) if (bins == b).sum() >= 30]
+    return np.array(promised), np.array(kept)
+
+
+def reliability(path: pathlib.Path) -> None:
+    """Draws how often nodes of a promised probability were accepted."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(figsize=(5, 5))
     axes.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1)
-    axes.plot(*zip(*points, strict=True), "o-", color="#0b6e4f", markersize=4)
+    for name, colour in (("smollm2", "#0b6e4f"), ("gsm8k", "#b5651d")):
+        p, hit = nodes(traces_of(name))
+        bins = (20 * p).astype(int).clip(0, 19)
+        points = [(p[bins == b].mean(), hit[bins == b].mean()) for b in range(20) if (bins == b).sum() >= 30]
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=f"{name}, {len(p)} nodes")
+        error, sure = np.mean([abs(a - b) for a, b in points]), p > 0.8
+        print(f"{name}: mean distance from the diagonal {error:.3f} over {len(p)} nodes;", end=" ")
+        print(f"above 0.8 promised {p[sure].mean():.3f}, kept {hit[sure].mean():.3f} of {sure.sum()}")
     axes.set(xlabel="promised probability of acceptance", ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
-    axes.set_title(f"{len(p)} nodes in bins of 0.05", fontsize=10)
+    axes.set_title("bins of 0.05", fontsize=10)
+    axes.legend(frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
-    error = np.mean([abs(a - b) for a, b in points])
-    print(f"{path}: mean distance from the diagonal {error:.3f} over {len(p)} nodes")
 
 
 def main() -> int:
@@ -121,7 +129,7 @@ def main() -> int:
         print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)
         return 2
     if options.reliability:
-        reliability(traces, options.reliability)
+        reliability(options.reliability)
         return 0
     print(
         f"{options.set}: tokens per time, 1 = no drafts\n{'cost of a step':34}"

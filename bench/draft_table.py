@@ -1,7 +1,7 @@
 """Every drafting method on recorded outputs, and what the store costs.
 
 ``python bench/draft_table.py`` prints tokens per forward pass at 32 and 64 nodes for the sets and their second slices (our own
-rows; ``--all`` adds the published methods, minutes). ``--stream N`` serves N tokens of text that never repeats for long instead,
+rows; ``--all`` adds the published methods, half an hour; ``--slice`` names one set). ``--stream N`` serves N tokens of text that never repeats for long instead,
 and prints what the process grew by. ``--sessions SECONDS`` serves 32 sessions at a time on 2 threads that share a store, then the same
 requests one by one, and compares the totals. Every row starts with nothing learned; traces are replayed in recorded order.
 """
@@ -39,6 +39,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", action="store_true", help="the published methods too")
+    parser.add_argument("--slice", action="append", choices=list(SLICES), help="a set; may be repeated")
     parser.add_argument("--stream", type=int, metavar="N", help="serve so many tokens and measure memory")
     parser.add_argument("--sessions", type=float, metavar="SECONDS", help="serve 32 sessions on 2 threads")
     options = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> int:
         return stream(options.stream)
     if options.sessions:
         return sessions(options.sessions)
-    for name in SLICES:
+    for name in options.slice or SLICES:
         traces = traces_of(name)
         if traces is None:
             print("the large data (draft_traces_open.tar.xz) is absent", file=sys.stderr)

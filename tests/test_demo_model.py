@@ -53,17 +53,6 @@ def test_the_kept_path_is_as_if_read_token_by_token(engine):
     np.testing.assert_allclose(after_tree, engine.step(99), atol=1e-4, rtol=0)
 
 
-def test_measuring_the_cost_of_rows_leaves_the_cache_as_it_was(engine):
-    engine.prefill(PROMPT)
-    cost = engine.verify_cost(largest=8)
-    assert len(cost) == 4
-    assert min(cost) > 0
-    assert engine.seq_len == len(PROMPT)
-    after = engine.step(281)
-    engine.prefill(PROMPT)
-    np.testing.assert_array_equal(after, engine.step(281))
-
-
 def test_nodes_not_kept_are_forgotten(engine):
     engine.prefill(PROMPT)
     engine.step(281, TREE)

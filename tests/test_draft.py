@@ -182,6 +182,38 @@ def test_drafts_stop_where_they_do_not_pay():
         assert len(session.propose(16)) == expected
 
 
+def test_a_chain_is_the_best_path_of_the_tree():
+    text = [1, 2, 3, 9, 9, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2]
+    session = tm.Drafter().session(text)
+    chain, tree = session.propose(6, chain=True), session.propose(12)
+    assert chain.parents.tolist() == list(range(-1, len(chain) - 1))
+    assert chain.token_ids.tolist() == tree.token_ids[tree.best_path(6)].tolist()
+    assert 0 < len(chain) <= 6
+    assert len(session.propose(0, chain=True)) == 0
+    dear = tm.Drafter(verify_cost=[1.0, 2.0, 4.0, 8.0]).session(text)
+    assert len(dear.propose(6, chain=True)) == 0
+
+
+def test_what_forwards_take_decides_how_much_is_drafted():
+    text = list(range(40))
+    drafter = tm.Drafter()
+    assert drafter.verify_cost is None
+    session = drafter.session(text + text[:20])
+    assert len(session.propose(16)) == 16
+    for _ in range(150):
+        for rows in (1, 2, 4, 8, 17):
+            drafter.observe(rows=rows, time=0.1 * rows)
+    assert len(session.propose(16)) == 0
+    assert len(drafter.verify_cost) == 6
+    for _ in range(150):
+        for rows in (1, 2, 4, 8, 17):
+            drafter.observe(rows=rows, time=0.1)
+    assert len(session.propose(16)) == 16
+    assert max(drafter.verify_cost) < 0.15
+    drafter.observe(rows=4, time=-1.0)  # a clock that was set back
+    assert len(session.propose(16)) == 16
+
+
 def test_requests_learn_from_each_other_but_not_from_prompts():
     drafter = tm.Drafter()
     first = drafter.session([1])
@@ -198,6 +230,7 @@ def test_requests_learn_from_each_other_but_not_from_prompts():
         (lambda: tm.Drafter(capacity_tokens=0), "capacity_tokens"),
         (lambda: tm.Drafter(recycle=1000), "recycle"),
         (lambda: tm.Drafter(verify_cost=[0.0]), "verify_cost"),
+        (lambda: tm.Drafter().observe(0, 1.0), "rows"),
         (lambda: tm.Drafter().session([-1]), "prompt_ids"),
         (lambda: tm.Drafter().session([2**31]), "prompt_ids"),
         (lambda: tm.Drafter().session(np.array([2**33])), "prompt_ids"),

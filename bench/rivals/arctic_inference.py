@@ -6,7 +6,9 @@ from bench.rivals import Rival
 
 
 class ArcticInference(Rival):
-    """Its suffix trees need neither its engine nor torch; its other extensions do, and a wheel is not published."""
+    """Its suffix trees need neither its engine nor torch; its other extensions do, and no wheel is published. So
+    ``python bench/rivals/build_arctic_inference.py`` builds just them, and ``make bench`` does where there is a compiler.
+    """
 
     name = "arctic-inference"
     distribution = "arctic-inference"

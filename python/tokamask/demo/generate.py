@@ -68,7 +68,7 @@ class Model:
         self.engine, self.tokenizer = engine, tokenizer
         self.vocabulary = tokenizer.vocabulary.with_(vocab_size=engine.vocab_size)
         self.load_seconds = 0.0
-        self._drafter: tm.Drafter | None = None
+        self.drafter = tm.Drafter(recycle=RECYCLED)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, progress: bool = True) -> Model:
@@ -78,12 +78,6 @@ class Model:
         model = cls(Engine.load(file, progress=progress), tm.Tokenizer.from_file(file))
         model.load_seconds = time.perf_counter() - start
         return model
-
-    def drafter(self) -> tm.Drafter:
-        """Made on first use, when the engine holds a prompt to measure the cost of verification with."""
-        if self._drafter is None:
-            self._drafter = tm.Drafter(recycle=RECYCLED, verify_cost=self.engine.verify_cost())
-        return self._drafter
 
 
 def generate(
@@ -192,9 +186,7 @@ class _Run:
                 value=limit,
             )
         self.max_tokens = min(max_tokens, room)
-        self.seconds = dict.fromkeys(
-            ("load", "compile", "measure", "prefill", "decode", "masks", "drafts"), 0.0
-        )
+        self.seconds = dict.fromkeys(("load", "compile", "prefill", "decode", "masks", "drafts"), 0.0)
         self.seconds["load"] = model.load_seconds
         self.count = dict.fromkeys(("forwards", "masks", "proposed", "accepted"), 0)
         self.ids: list[int] = []
@@ -232,7 +224,10 @@ class _Run:
             if session is not None:
                 tree = self._guess(session, tree, new, logits)
             tree = self._masked(tree)
+            begun = time.perf_counter()
             logits = engine.step(new[-1], tree)
+            if session is not None:  # how many nodes are worth their time is learned from every step
+                self.model.drafter.observe(len(tree) + 1, time.perf_counter() - begun)
             self.count["forwards"] += 1
         self.seconds["decode"] = time.perf_counter() - start
         return Generation(self.model.tokenizer.decode(self.ids), self.ids, self.finish, self._stats())
@@ -244,10 +239,8 @@ class _Run:
             self.on_text("".join(pieces) + (self._decoder.flush() if ended else ""))
 
     def _session(self) -> tm.DraftSession:
-        with self._clock("measure"):
-            drafter = self.model.drafter()
         with self._clock("drafts"):
-            return drafter.session(self.prompt_ids)
+            return self.model.drafter.session(self.prompt_ids)
 
     def _guess(self, session: tm.DraftSession, tree: DraftTree, new: list[int], logits: Floats) -> DraftTree:
         """Lets the session learn from a step, and joins its next tree with what the grammar forces."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -116,21 +115,6 @@ class Engine:
             cache[:, to] = cache[:, self.seq_len + nodes]
         self.seq_len += len(nodes)
         self._provisional = 0
-
-    def verify_cost(self, largest: int = 32) -> list[float]:
-        """Milliseconds of a step over 1, 2, 4, ... ``largest`` rows: the less of two turns; the cache stays as it was."""
-        sizes = [2**i for i in range(largest.bit_length())]
-        times = [math.inf] * len(sizes)
-        self.step(0)  # warms up
-        self.seq_len -= 1
-        for turn in range(2 * len(sizes)):
-            rows = sizes[turn % len(sizes)]
-            chain = DraftTree([0] * (rows - 1), range(-1, rows - 2))
-            start = time.perf_counter()
-            self.step(0, chain)
-            times[turn % len(sizes)] = min(times[turn % len(sizes)], 1e3 * (time.perf_counter() - start))
-            self.seq_len, self._provisional = self.seq_len - 1, 0
-        return times
 
     def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
         tokens = np.asarray(ids, np.int64)

@@ -108,5 +108,4 @@ class DraftModel(LlamaDraftModel):  # type: ignore[misc]
             self._session, self._bound = session, self.grammar
         session.update(input_ids[known:].astype(np.uint32))
         self._known = np.array(input_ids)
-        tree = session.propose(budget=2 * self.budget)
-        return tree.token_ids[tree.best_path(self.budget)].astype(np.intc)
+        return session.propose(self.budget, chain=True).token_ids.astype(np.intc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import inspect
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +98,11 @@ def _after(matcher: tm.Matcher, tokens: tuple[int, ...]) -> tm.Matcher | None:
     return matcher if fits == len(tokens) or matcher.is_terminated() else None
 
 
+EMPTY = tm.DraftTree([], [])
+RECYCLED = 8
+"""Runners-up of each row of logits that drafting learns from."""
+
+
 class DraftCandidateGenerator(CandidateGenerator):  # type: ignore[misc]
     """Drafts for the library's own assisted generation, one sequence at a time; see :func:`assisted_by`.
 
@@ -122,6 +127,7 @@ class DraftCandidateGenerator(CandidateGenerator):  # type: ignore[misc]
         self.longest: int | None = None
         self._session: tm.DraftSession | None = None
         self._known: list[int] = []
+        self._asked: tuple[int, float] | None = None  # rows of the forward under way, and since when
 
     def get_candidates(self, input_ids: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The sequence int64 [1, length] with guesses behind it, and no scores for them."""
@@ -132,7 +138,8 @@ class DraftCandidateGenerator(CandidateGenerator):  # type: ignore[misc]
             )
         ids: list[int] = input_ids[0].tolist()
         session, known = self._session, len(self._known)
-        if session is None or ids[:known] != self._known:
+        fresh = session is None or ids[:known] != self._known  # then the forward reads a prompt
+        if session is None or fresh:
             session, known = self.drafter.session(ids), len(ids)
             self._session = session
         session.update(ids[known:])
@@ -140,12 +147,15 @@ class DraftCandidateGenerator(CandidateGenerator):  # type: ignore[misc]
         most = self.budget if self.longest is None else min(self.budget, self.longest - len(ids) - 1)
         if most <= 0:
             return input_ids, None
-        tree = session.propose(budget=2 * most)
-        guess = tree.token_ids[tree.best_path(most)].tolist()
+        guess = session.propose(most, chain=True).token_ids.tolist()
+        self._asked = None if fresh else (len(guess) + 1, time.perf_counter())
         return torch.cat([input_ids, input_ids.new_tensor([guess])], dim=1) if guess else input_ids, None
 
     def update_candidate_strategy(self, input_ids: Any, scores: Any, num_matches: int) -> None:
-        """The drafter learns from the accepted tokens of the next call."""
+        """The drafter learns what the forward took; from the accepted tokens in the next call."""
+        if self._asked is not None:
+            rows, asked = self._asked
+            self.drafter.observe(rows, time.perf_counter() - asked)
 
 
 @contextlib.contextmanager
@@ -179,9 +189,10 @@ class DraftedGeneration:
     drafter : Drafter, optional
         Shared between calls, it learns from one text to the next; a fresh one if not given.
     budget : int
-        Most guesses per forward pass; fewer are made where more do not pay.
+        Most guesses per forward pass; fewer are made where more do not pay: what wider passes cost is learned from the
+        passes themselves.
     verify_cost : list[float], optional
-        Time of a forward pass over 1, 2, 4, 8, ... tokens, in any unit; measured on the model if not given.
+        What to start from: seconds of a forward pass over 1, 2, 4, 8, ... tokens.
 
     Examples
     --------
@@ -196,10 +207,8 @@ class DraftedGeneration:
         self.drafter = tm.Drafter() if drafter is None else drafter
         self.budget = budget
         self.forwards = self.tokens = 0
-        self._times: list[float] = []  # of a forward pass over 1, 2, 3, ... tokens
-        if verify_cost is not None:
-            sizes = [2**i for i in range(len(verify_cost))]
-            self._times = np.interp(np.arange(1, budget + 2), sizes, verify_cost).tolist()
+        for width, seconds in enumerate(verify_cost or ()):
+            self.drafter.observe(2**width, seconds)
 
     def __call__(
         self,
@@ -218,17 +227,24 @@ class DraftedGeneration:
             )
         session = self.drafter.session(input_ids[0].tolist())
         cache = DynamicCache(config=model.config)
-        unread, guess = input_ids, list[int]()
+        few = "logits_to_keep" in inspect.signature(model.forward).parameters
+        unread, tree = input_ids, EMPTY
         with torch.no_grad():
             while True:
+                guess = tree.token_ids.tolist()
+                rows = len(guess) + 1
                 read = torch.cat([unread, unread.new_tensor([guess])], dim=1) if guess else unread
-                logits = model(input_ids=read, past_key_values=cache, use_cache=True).logits
+                start = time.perf_counter()
+                kept = {"logits_to_keep": rows} if few else {}
+                logits = model(input_ids=read, past_key_values=cache, use_cache=True, **kept).logits[0, -rows:]
                 self.forwards += 1
                 new, ended = [], False
-                for place, row in enumerate(logits[:, -1 - len(guess) :].float().unbind(dim=1)):
+                for place, row in enumerate(logits.float().unsqueeze(1)):
                     scores = logits_processor(input_ids, row)
                     token = _choose(scores, generation_config.do_sample)
                     new.append(int(token))
+                    if place == 0 and read.shape[1] == rows:  # it has waited for the device; prompts do not count
+                        self.drafter.observe(rows, time.perf_counter() - start)
                     input_ids = torch.cat([input_ids, token], dim=1)
                     ended = bool(torch.as_tensor(stopping_criteria(input_ids, scores)).all())
                     if ended or place == len(guess) or new[-1] != guess[place]:
@@ -236,13 +252,11 @@ class DraftedGeneration:
                 self.tokens += len(new)
                 if ended:
                     return input_ids
-                if not self._times:
-                    self._times = _measured(model, cache, input_ids[:, -1:], self.budget + 1)
                 if surplus := cache.get_seq_length() - (input_ids.shape[1] - 1):
                     cache.crop(-surplus)
-                session.update(new)
+                session.update(new, tree=tree, topk_ids=logits.topk(min(RECYCLED, logits.shape[-1])).indices.cpu().numpy())
                 unread = input_ids[:, -1:]
-                guess = _worthwhile_path(session.propose(budget=4 * self.budget), self._times)
+                tree = session.propose(self.budget, chain=True)
 
 
 def _choose(scores: Any, sampled: bool) -> Any:
@@ -250,41 +264,3 @@ def _choose(scores: Any, sampled: bool) -> Any:
     if sampled:
         return torch.multinomial(scores.softmax(dim=-1), 1)
     return scores.argmax(dim=-1, keepdim=True)
-
-
-def _measured(model: Any, cache: DynamicCache, token: Any, most: int) -> list[float]:
-    """Seconds of a forward pass over 1, 2, ... ``most`` tokens behind the cache, which stays as it was.
-
-    The less of two turns for each power of two, straight lines between them.
-    """
-    sizes = [1]
-    while sizes[-1] < most:
-        sizes.append(min(2 * sizes[-1], most))
-    seconds = dict.fromkeys(sizes, math.inf)
-    for size in [1, *sizes, *sizes]:  # the first one warms up
-        start = time.perf_counter()
-        model(input_ids=token.expand(1, size), past_key_values=cache, use_cache=True).logits[0, -1, 0].item()
-        seconds[size] = min(seconds[size], time.perf_counter() - start)
-        cache.crop(-size)
-    curve = np.interp(np.arange(1, most + 1), sizes, [seconds[size] for size in sizes])
-    return list(map(float, curve))
-
-
-MARGIN = 1.05
-"""A draft must promise this much more per second than none: measured times wobble, and the loop itself takes some."""
-
-
-def _worthwhile_path(tree: tm.DraftTree, times: list[float]) -> list[int]:
-    """From the root always on to the likeliest child, as far as it yields most expected tokens per second."""
-    path, node, expected = list[int](), -1, 1.0
-    best, best_rate = 0, MARGIN / times[0]
-    while len(path) + 1 < len(times):
-        children = np.flatnonzero(tree.parents == node)
-        if not len(children):
-            break
-        node = int(children[tree.probs[children].argmax()])
-        path.append(int(tree.token_ids[node]))
-        expected += float(tree.probs[node])
-        if expected / times[len(path)] > best_rate:
-            best, best_rate = len(path), expected / times[len(path)]
-    return path[:best]

@@ -261,6 +261,5 @@ class _Followed:
         """The tokens of the best path."""
         if budget <= 0:
             return []
-        tree = self._session.propose(budget=2 * budget)
-        path: list[int] = tree.token_ids[tree.best_path(budget)].tolist()
+        path: list[int] = self._session.propose(budget, chain=True).token_ids.tolist()
         return path

@@ -24,8 +24,8 @@ use crate::matcher::Matcher;
 /// recycle : int
 ///     Runners-up kept for each context whose logits are given to ``update``; 0 keeps none.
 /// verify_cost : list[float], optional
-///     Time of one target forward over 1, 2, 4, 8, ... rows, in any unit. With it, a draft ends where one more
-///     node would cost more time than it is expected to save, which may be at once.
+///     Time of one target forward over 1, 2, 4, 8, ... rows, in any unit. With it, or with what ``observe`` was told, a
+///     draft ends where one more node would cost more time than it is expected to save, which may be at once.
 ///
 /// corpus : DraftCorpus, optional
 ///     What follows what in a fixed text; shared with other drafters, never written to.
@@ -68,7 +68,7 @@ impl Drafter {
             None => None,
             Some(times) => {
                 let got = format!("{times:?}");
-                let cost = VerifyCost::new(times);
+                let cost = VerifyCost::new(&times);
                 Some(cost.ok_or_else(|| refused("verify_cost", "positive times for 1, 2, 4, ... rows", got))?)
             }
         };
@@ -120,6 +120,46 @@ impl Drafter {
         Ok(DraftSession(Mutex::new(session)))
     }
 
+    /// Tells what a forward of the target took; drafts are cut by such times from then on.
+    ///
+    /// Call it after every forward of a decoding step: the cost of a wider one is learned as it goes, and follows the machine.
+    /// What was given as ``verify_cost`` is where it starts; without, wider forwards are tried before they are known.
+    ///
+    /// Parameters
+    /// ----------
+    /// rows : int
+    ///     Tokens of the forward: 1 without a draft, ``len(tree) + 1`` with one.
+    /// time : float
+    ///     In the unit of ``verify_cost``. Not positive: ignored.
+    ///
+    /// Raises
+    /// ------
+    /// ShapeError
+    ///     No rows.
+    ///
+    /// Examples
+    /// --------
+    /// >>> drafter = tm.Drafter()
+    /// >>> for _ in range(99):
+    /// ...     drafter.observe(rows=1, time=1.0)
+    /// ...     drafter.observe(rows=2, time=1.5)
+    /// >>> [round(time, 1) for time in drafter.verify_cost]
+    /// [1.0, 1.5]
+    fn observe(&self, rows: usize, time: f32) -> Result<()> {
+        if rows == 0 {
+            let expected = "1 or more".to_owned();
+            return Err(ShapeError { name: "rows".to_owned(), expected, got: rows.to_string() }.into());
+        }
+        self.0.observe_cost(rows, time);
+        Ok(())
+    }
+
+    /// Times of forwards over 1, 2, 4, ... rows, as far as they were given or observed; None where nothing is known.
+    #[getter]
+    fn verify_cost(&self) -> Option<Vec<f32>> {
+        self.0.verify_cost()
+    }
+
     /// Output tokens learned from so far, all sessions together.
     #[getter]
     fn tokens(&self) -> u64 {
@@ -162,18 +202,23 @@ impl DraftSession {
     /// ----------
     /// budget : int
     ///     Most nodes of the tree; fewer come where more are not known or not worth their verification.
+    /// chain : bool
+    ///     One path instead of a tree, for engines that verify no trees: the one with most expected tokens per time.
     ///
     /// Returns
     /// -------
     /// DraftTree
     ///     ``probs`` are calibrated: their sum is the expected number of accepted tokens.
-    #[pyo3(signature = (budget=32))]
-    fn propose<'py>(&self, py: Python<'py>, budget: usize) -> Result<Bound<'py, PyAny>> {
+    #[pyo3(signature = (budget=32, *, chain=false))]
+    fn propose<'py>(&self, py: Python<'py>, budget: usize, chain: bool) -> Result<Bound<'py, PyAny>> {
         if budget > MAX_BUDGET {
             let (expected, got) = (format!("0 to {MAX_BUDGET}"), budget.to_string());
             return Err(ShapeError { name: "budget".to_owned(), expected, got }.into());
         }
-        let tree = py.detach(|| self.lock().propose(budget));
+        let tree = py.detach(|| {
+            let mut session = self.lock();
+            if chain { session.propose_chain(budget) } else { session.propose(budget) }
+        });
         Ok(wrap_tree(py, tree)?)
     }
 

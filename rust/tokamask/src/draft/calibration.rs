@@ -163,7 +163,7 @@ impl Calibration {
         for (rank, &token) in common.iter().enumerate() {
             let cell = evidence.common as usize + rank;
             let Some(at) = scored.get(token) else { continue };
-            if evidence.supports.iter().all(|support| support.token != token) {
+            if scored.opinions[at] as usize == COMMON {
                 self.weights[evidence.set][COMMON] += LEARNING_RATE * self.logits[cell] * errors[at];
                 self.cells[cell].observe(1.0, f32::from(u8::from(token == truth)));
                 self.logits[cell] = logit(self.cells[cell].rate);

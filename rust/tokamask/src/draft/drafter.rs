@@ -20,7 +20,7 @@ pub struct Settings {
     pub capacity_tokens: usize,
     /// Runners-up kept for each context whose logits are given; 0 keeps none.
     pub recycle: usize,
-    /// Stop drafting where verification would cost more than it gains.
+    /// Stop drafting where verification would cost more than it gains; what is observed corrects it.
     pub verify_cost: Option<VerifyCost>,
 }
 
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     pub corpus: Option<Corpus>,
     pub calibration: Calibration,
     pub reliability: Reliability,
+    pub verify_cost: Option<VerifyCost>,
     pub tokens: u64,
 }
 
@@ -67,6 +68,7 @@ impl Drafter {
             corpus,
             calibration: sources::calibration(),
             reliability: Reliability::default(),
+            verify_cost: settings.verify_cost.clone(),
             tokens: 0,
         };
         Arc::new(Self { settings, shared: RwLock::new(shared) })
@@ -80,6 +82,20 @@ impl Drafter {
     /// Starts a request; with a matcher only tokens that its grammar allows are proposed.
     pub fn session(self: &Arc<Self>, prompt: &[u32], matcher: Option<Matcher>) -> DraftSession {
         DraftSession::new(Arc::clone(self), prompt, matcher)
+    }
+
+    /// Learns what a target forward over `rows` rows took, in the unit of the times given before.
+    pub fn observe_cost(&self, rows: usize, time: f32) {
+        let mut shared = self.write();
+        match &mut shared.verify_cost {
+            Some(cost) => cost.observe(rows, time),
+            None => shared.verify_cost = VerifyCost::first(rows, time),
+        }
+    }
+
+    /// Times of target forwards over 1, 2, 4, ... rows, as far as they were given or observed.
+    pub fn verify_cost(&self) -> Option<Vec<f32>> {
+        self.read().verify_cost.as_ref().map(|cost| cost.times().to_vec())
     }
 
     /// Output tokens learned from so far, all sessions together.

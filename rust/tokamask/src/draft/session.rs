@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::candidates::Candidates;
 use super::context::Context;
+use super::cost;
 use super::drafter::{Drafter, Shared};
 use super::evidence::{source, Evidence};
 use super::frequent::Frequent;
@@ -43,6 +44,9 @@ impl<'a> TopK<'a> {
 /// Children are looked up only where one of this probability would get into the tree: half the time for next to no loss.
 const LIKELY: f32 = 0.45;
 
+/// Nodes looked at for each token of a single path: what begins less likely may go on longer.
+const PATHS: usize = 2;
+
 /// Probability that forced bytes are written with the tokens that they are cut into.
 const FORCED: f32 = 0.9;
 
@@ -73,6 +77,8 @@ pub struct DraftSession {
 
 #[derive(Default)]
 struct Scratch {
+    /// Of the place after the history, as the last draft began there; learning from the next token needs it again.
+    root: Option<Evidence>,
     evidence: Evidence,
     candidates: Candidates,
     found: Vec<Occurrence>,
@@ -112,16 +118,46 @@ impl DraftSession {
 
     /// The guesses most likely to be accepted, at most `budget`; fewer where more are not known or not worth it.
     pub fn propose(&mut self, budget: usize) -> DraftTree {
+        self.rate_tree(budget);
+        let shared = self.drafter.read();
+        let rated = &self.scratch.rated;
+        let worth = match &shared.verify_cost {
+            Some(cost) => cost.best_prefix(rated.iter().map(|choice| choice.prob)),
+            None => rated.len(),
+        };
+        DraftTree::from_choices(&rated[..worth])
+    }
+
+    /// The path of at most `budget` guesses that gives the most expected tokens per time, for engines that verify no trees.
+    pub fn propose_chain(&mut self, budget: usize) -> DraftTree {
+        self.rate_tree(PATHS * budget);
+        let shared = self.drafter.read();
+        let rated = &self.scratch.rated;
+        let best = cost::best_path(rated, budget, shared.verify_cost.as_ref());
+        let mut path = Vec::new();
+        let mut node = best;
+        while let Some(choice) = node.and_then(|node| rated.get(node)) {
+            path.push(*choice);
+            node = usize::try_from(choice.parent).ok();
+        }
+        path.reverse();
+        for (choice, parent) in path.iter_mut().zip(-1..) {
+            choice.parent = parent;
+        }
+        DraftTree::from_choices(&path)
+    }
+
+    /// Fills `scratch.rated` with the likeliest nodes, most probable first.
+    fn rate_tree(&mut self, budget: usize) {
         let shared = self.drafter.read();
         let memory = shared.memory(&self.history, &self.runners);
         self.scratch.grow_tree(&shared, &memory, self.matcher.clone(), budget);
         self.proposed_at = Some(self.history.tokens().len());
-        let chosen = &self.scratch.chosen;
-        let (rated, left) = (&mut self.scratch.rated, &mut self.scratch.left);
+        let Scratch { chosen, rated, left, .. } = &mut self.scratch;
         rated.clear();
         left.clear();
         left.push(1.0);
-        for choice in chosen {
+        for choice in chosen.iter() {
             // Of siblings at most one is right: together they are no likelier than what is above them.
             let above = &mut left[(choice.parent + 1) as usize];
             let prob = shared.reliability.rate(choice.prob).min(*above);
@@ -129,12 +165,6 @@ impl DraftSession {
             rated.push(Choice { prob, ..*choice });
             left.push(prob);
         }
-        drop(shared);
-        let worth = match &self.drafter.settings().verify_cost {
-            Some(cost) => cost.best_prefix(rated.iter().map(|choice| choice.prob)),
-            None => rated.len(),
-        };
-        DraftTree::from_choices(&rated[..worth])
     }
 
     /// Appends what was emitted (the bonus token included) and learns from it. `topk` has a row for the root and
@@ -187,10 +217,15 @@ impl DraftSession {
     fn observe(&mut self, shared: &mut Shared, token: u32, learn: bool) {
         let context = Context::of(self.history.tokens());
         if learn {
-            let Scratch { evidence, candidates, found, .. } = &mut self.scratch;
-            self.history.find(&context, 0, &[], found);
-            let place = Place { context: &context, ahead: 0, found };
-            sources::gather(&place, &shared.memory(&self.history, &self.runners), evidence);
+            let Scratch { root, evidence, candidates, found, .. } = &mut self.scratch;
+            match root.take().filter(|_| self.proposed_at == Some(self.history.tokens().len())) {
+                Some(root) => *evidence = root,
+                None => {
+                    self.history.find(&context, 0, &[], found);
+                    let place = Place { context: &context, ahead: 0, found };
+                    sources::gather(&place, &shared.memory(&self.history, &self.runners), evidence);
+                }
+            }
             shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
         }
         for hash in context.hashes().into_iter().flatten() {
@@ -220,6 +255,7 @@ fn common(frequent: &Frequent) -> &[u32] {
 impl Scratch {
     /// Fills `chosen` with the likeliest paths, most probable first.
     fn grow_tree(&mut self, shared: &Shared, memory: &Memory, matcher: Option<Matcher>, budget: usize) {
+        self.root = None;
         self.places.clear();
         self.expanded.clear();
         self.queue.clear();
@@ -292,6 +328,9 @@ impl Scratch {
             }
         }
         self.expanded[(node + 1) as usize] = Some(place);
+        if node < 0 {
+            self.root = Some(std::mem::take(&mut self.evidence));
+        }
         if let Some(token) = forced {
             // Forced bytes can be cut into tokens in more than one way: very likely, not certain.
             let likely = above.prob * FORCED;
