@@ -227,6 +227,8 @@ class DraftedGeneration:
             )
         session = self.drafter.session(input_ids[0].tolist())
         cache = DynamicCache(config=model.config)
+        # Other processes on the machine slow forwards down at random; on a CPU their own time is known.
+        clock = time.process_time if input_ids.device.type == "cpu" else time.perf_counter
         few = "logits_to_keep" in inspect.signature(model.forward).parameters
         unread, tree = input_ids, EMPTY
         with torch.no_grad():
@@ -234,7 +236,7 @@ class DraftedGeneration:
                 guess = tree.token_ids.tolist()
                 rows = len(guess) + 1
                 read = torch.cat([unread, unread.new_tensor([guess])], dim=1) if guess else unread
-                start = time.perf_counter()
+                start = clock()
                 kept = {"logits_to_keep": rows} if few else {}
                 logits = model(input_ids=read, past_key_values=cache, use_cache=True, **kept).logits[0, -rows:]
                 self.forwards += 1
@@ -244,7 +246,7 @@ class DraftedGeneration:
                     token = _choose(scores, generation_config.do_sample)
                     new.append(int(token))
                     if place == 0 and read.shape[1] == rows:  # it has waited for the device; prompts do not count
-                        self.drafter.observe(rows, time.perf_counter() - start)
+                        self.drafter.observe(rows, clock() - start)
                     input_ids = torch.cat([input_ids, token], dim=1)
                     ended = bool(torch.as_tensor(stopping_criteria(input_ids, scores)).all())
                     if ended or place == len(guess) or new[-1] != guess[place]:
