@@ -107,7 +107,9 @@ def reliability(path: pathlib.Path) -> None:
         p, hit = nodes(traces_of(name))
         bins = (20 * p).astype(int).clip(0, 19)
         points = [(p[bins == b].mean(), hit[bins == b].mean()) for b in range(20) if (bins == b).sum() >= 30]
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=f"{name}, {len(p)} nodes")
+        axes.plot(
+            *zip(*points, strict=True), "o-", color=colour, markersize=4, label=f"{name}, {len(p)} nodes"
+        )
         error, sure = np.mean([abs(a - b) for a, b in points]), p > 0.8
         print(f"{name}: mean distance from the diagonal {error:.3f} over {len(p)} nodes;", end=" ")
         print(f"above 0.8 promised {p[sure].mean():.3f}, kept {hit[sure].mean():.3f} of {sure.sum()}")

@@ -120,7 +120,9 @@ def main() -> int:
     parser.add_argument("--engine", choices=["demo", "transformers"], default="demo")
     parser.add_argument("--each", type=int, default=4, help="prompts of each category (4)")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of an answer (64)")
-    parser.add_argument("--seconds", type=float, default=60, help="no further prompt of a category after so long (60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="no further prompt of a category after so long (60)"
+    )
     parser.add_argument("--only", action="append", help="a category; may be repeated")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model (all)")
     options = parser.parse_args()
@@ -151,7 +153,10 @@ def main() -> int:
             equal += texts[0] == texts[1]
         differ += len(pairs) - equal
         every += pairs
-        print(f"{kind:26}{len(pairs):8}{tokens / steps:12.2f}{factors(pairs, tokens)}{equal:4}/{len(pairs)}", flush=True)
+        print(
+            f"{kind:26}{len(pairs):8}{tokens / steps:12.2f}{factors(pairs, tokens)}{equal:4}/{len(pairs)}",
+            flush=True,
+        )
     print(f"{'all':46}{factors(every)}")
     print("seconds by rows:", [round(seconds, 4) for seconds in curve()])
     return int(differ > 0)

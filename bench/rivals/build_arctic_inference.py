@@ -45,7 +45,14 @@ def compile_trees(source, nanobind, target):
     flags = ["-O3", "-DNDEBUG", "-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden"]
     if sys.platform == "darwin":
         flags += ["-undefined", "dynamic_lookup"]
-    command = [os.environ.get("CXX", "c++"), *flags, *(f"-I{folder}" for folder in folders), *files, "-o", target]
+    command = [
+        os.environ.get("CXX", "c++"),
+        *flags,
+        *(f"-I{folder}" for folder in folders),
+        *files,
+        "-o",
+        target,
+    ]
     subprocess.run(list(map(str, command)), check=True)
 
 

@@ -238,14 +238,18 @@ class DraftedGeneration:
                 read = torch.cat([unread, unread.new_tensor([guess])], dim=1) if guess else unread
                 start = clock()
                 kept = {"logits_to_keep": rows} if few else {}
-                logits = model(input_ids=read, past_key_values=cache, use_cache=True, **kept).logits[0, -rows:]
+                logits = model(input_ids=read, past_key_values=cache, use_cache=True, **kept).logits[
+                    0, -rows:
+                ]
                 self.forwards += 1
                 new, ended = [], False
                 for place, row in enumerate(logits.float().unsqueeze(1)):
                     scores = logits_processor(input_ids, row)
                     token = _choose(scores, generation_config.do_sample)
                     new.append(int(token))
-                    if place == 0 and read.shape[1] == rows:  # it has waited for the device; prompts do not count
+                    if (
+                        place == 0 and read.shape[1] == rows
+                    ):  # it has waited for the device; prompts do not count
                         self.drafter.observe(rows, clock() - start)
                     input_ids = torch.cat([input_ids, token], dim=1)
                     ended = bool(torch.as_tensor(stopping_criteria(input_ids, scores)).all())
@@ -256,7 +260,11 @@ class DraftedGeneration:
                     return input_ids
                 if surplus := cache.get_seq_length() - (input_ids.shape[1] - 1):
                     cache.crop(-surplus)
-                session.update(new, tree=tree, topk_ids=logits.topk(min(RECYCLED, logits.shape[-1])).indices.cpu().numpy())
+                session.update(
+                    new,
+                    tree=tree,
+                    topk_ids=logits.topk(min(RECYCLED, logits.shape[-1])).indices.cpu().numpy(),
+                )
                 unread = input_ids[:, -1:]
                 tree = session.propose(self.budget, chain=True)
 

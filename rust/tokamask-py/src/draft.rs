@@ -217,7 +217,11 @@ impl DraftSession {
         }
         let tree = py.detach(|| {
             let mut session = self.lock();
-            if chain { session.propose_chain(budget) } else { session.propose(budget) }
+            if chain {
+                session.propose_chain(budget)
+            } else {
+                session.propose(budget)
+            }
         });
         Ok(wrap_tree(py, tree)?)
     }

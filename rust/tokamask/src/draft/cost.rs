@@ -63,7 +63,8 @@ impl VerifyCost {
         for i in 0..WIDTHS {
             // Beyond the times given the last slope goes on, from a single one each row costs a step.
             let before = |back: usize| if i >= back { cost.observed[i - back].0 } else { 0.0 };
-            let time = times.get(i).copied().unwrap_or_else(|| before(1) + 2.0 * (before(1) - before(2)).max(0.0));
+            let time =
+                times.get(i).copied().unwrap_or_else(|| before(1) + 2.0 * (before(1) - before(2)).max(0.0));
             cost.observed[i] = (if times.len() == 1 { times[0] * (1 << i) as f32 } else { time }, GIVEN);
         }
         cost.known = times.len().min(WIDTHS);
