@@ -218,13 +218,13 @@ impl DraftSession {
         let context = Context::of(self.history.tokens());
         if learn {
             let Scratch { root, evidence, candidates, found, .. } = &mut self.scratch;
-            match root.take().filter(|_| self.proposed_at == Some(self.history.tokens().len())) {
-                Some(root) => *evidence = root,
-                None => {
-                    self.history.find(&context, 0, &[], found);
-                    let place = Place { context: &context, ahead: 0, found };
-                    sources::gather(&place, &shared.memory(&self.history, &self.runners), evidence);
-                }
+            let proposed = self.proposed_at == Some(self.history.tokens().len());
+            if let Some(root) = root.take().filter(|_| proposed) {
+                *evidence = root;
+            } else {
+                self.history.find(&context, 0, &[], found);
+                let place = Place { context: &context, ahead: 0, found };
+                sources::gather(&place, &shared.memory(&self.history, &self.runners), evidence);
             }
             shared.calibration.learn(evidence, common(&shared.frequent), token, candidates);
         }
