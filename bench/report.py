@@ -71,7 +71,7 @@ ORDER = (
         "decode",
     ),
     *("train", "compile_grammar", "mask"),
-    *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce", "draft", "generate"),
+    *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce", "select", "draft", "generate"),
 )
 
 

@@ -25,7 +25,7 @@ from bench.rivals import REGISTRY  # noqa: E402
 # Operations that use all cores; the others run pinned to one.
 PARALLEL = {
     *("encode_batch", "train", "generate"),
-    *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce"),
+    *("apply_bitmask", "sample", "top_k", "attention", "prefill", "reduce", "select"),
 }
 
 

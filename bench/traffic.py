@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from bench import arrays  # noqa: E402
 
-COLOURS = ("#2f7ebc", "#8a5fb0", "#c77a1b", "#50803a", "#b8405e")
+COLOURS = ("#2f7ebc", "#8a5fb0", "#c77a1b", "#50803a", "#b8405e", "#3c8f8a", "#6b4226")
 
 
 def median(function, rounds: int = 9) -> float:
@@ -53,18 +53,22 @@ def cases():
             given = (x.q, x.k_cache, x.v_cache, x.page_table)
             run = lambda given=given, x=x: tm.attention.decode(*given, seq_lens=x.seq_lens)  # noqa: E731
             yield f"decode, {dtype}", f"{length:,} tokens", 2 * x.k_cache.nbytes, run
-    for selected in (512, 2048, 8192, 32_768):
-        x = arrays.paged(1, 131_072, selected, "float32", 0)
-        given = (x.q, x.k_cache, x.v_cache, x.page_table, x.selected)
-        run = lambda given=given, x=x: tm.attention.sparse_decode(*given, seq_lens=x.seq_lens)  # noqa: E731
-        moved = 2 * 8 * selected * 128 * 4 + x.selected.nbytes
-        yield "sparse_decode", f"{selected:,} of 131,072 tokens", moved, run
+    for dtype in ("bfloat16", "float32"):
+        for selected in (512, 2048, 8192, 32_768):
+            x = arrays.paged(1, 131_072, selected, dtype, 0)
+            given = (x.q, x.k_cache, x.v_cache, x.page_table, x.selected)
+            run = lambda given=given, x=x: tm.attention.sparse_decode(*given, seq_lens=x.seq_lens)  # noqa: E731
+            moved = 2 * 8 * selected * 128 * x.q.itemsize + x.selected.nbytes
+            yield f"sparse_decode, {dtype}", f"{selected:,} of 131,072 tokens", moved, run
     for rows in (1, 4, 16, 64):
         logits, mask = arrays.logits(rows, 0), arrays.bitmask(rows, 0, 0.3)
         run = lambda x=logits: tm.selection.top_k(x, 50)  # noqa: E731
         yield "top_k, k 50", f"{rows} x {logits.shape[1]:,}", logits.nbytes, run
         run = lambda x=logits, m=mask: tm.sampling.sample(x, bitmask=m, top_p=0.9, seed=1)  # noqa: E731
         yield "sample, mask of 30 %", f"{rows} x {logits.shape[1]:,}", logits.nbytes + mask.nbytes, run
+        own = logits.copy()
+        run = lambda x=own, m=mask: tm.apply_bitmask(x, m)  # noqa: E731
+        yield "apply_bitmask, 30 %", f"{rows} x {logits.shape[1]:,}", logits.nbytes + mask.nbytes, run
 
 
 def plot(points: dict[str, list[tuple[float, float]]]) -> str:

@@ -205,6 +205,15 @@ class Tokamask(Rival):
 
         return lambda how, x, count: lambda: getattr(tm.selection, how)(x, count)
 
+    def select(self):
+        import tokamask as tm
+
+        def prepare(name, arguments, options):
+            run = getattr(tm.attention, name, None) or getattr(tm.selection, name)
+            return lambda: run(*arguments, **options)
+
+        return prepare
+
     def draft(self):
         import numpy as np
 

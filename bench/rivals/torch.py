@@ -133,6 +133,19 @@ class Torch(Rival):
         ways = {"greedy_select": greedy_select, "tome_merge": tome_merge}
         return lambda how, x, count: functools.partial(ways[how], torch.from_numpy(x), count)
 
+    def select(self):
+        import pytest
+
+        from bench.rivals import torch_select
+
+        def prepare(name, arguments, options):
+            run = torch_select.prepare(name, arguments, options)
+            if run is None:
+                pytest.skip("no version in torch here")
+            return run
+
+        return prepare
+
 
 def tensor(array):
     """A tensor over a numpy array; uint16 holds bfloat16."""

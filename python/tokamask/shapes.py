@@ -25,6 +25,8 @@ FLOATS = ("float32", "float16", "bfloat16")
 
 def library(array: Any) -> str:
     """``"numpy"`` or ``"torch"`` by the array's type; "" for anything else, CUDA tensors included."""
+    if type(array) is np.ndarray:
+        return "numpy"
     name = type(array).__module__.partition(".")[0]
     return name if name in ("numpy", "torch") and hasattr(array, "shape") and not is_cuda(array) else ""
 
@@ -83,7 +85,7 @@ class Shapes:
 
 def as_numpy(array: Any) -> npt.NDArray[Any]:
     """A view of a CPU array for the core, no copy; bfloat16 tensors as uint16 bits."""
-    if library(array) != "torch":
+    if type(array) is np.ndarray or library(array) != "torch":
         return array  # type: ignore[no-any-return]
     tensor = array.detach()
     if dtype_name(tensor) == "bfloat16":

@@ -29,6 +29,8 @@ FLOATS = ("f32", "f16", "bf16")
 
 def is_cuda(array: Any) -> bool:
     """Whether the array lives on a CUDA device. Imports nothing."""
+    if type(array).__module__ == "numpy":
+        return False
     on_device = getattr(array, "is_cuda", None)  # torch
     if on_device is not None:
         return bool(on_device)

@@ -3,8 +3,9 @@
 use pyo3::prelude::*;
 use tokamask::kernels::array::each_float;
 use tokamask::kernels::attention::PageTable;
+use tokamask::kernels::greedy::{self, Gain};
 use tokamask::kernels::indexer::{self, Indexer};
-use tokamask::kernels::reduction::{self, Gain, Many};
+use tokamask::kernels::reduction::{self, Many};
 use tokamask::kernels::{columns, quest, unmask as unmasking, votes};
 
 use super::attention::{dense, view};
@@ -197,7 +198,7 @@ pub fn greedy_select(
     let (out, _) = contiguous_mut::<i32>("out", out)?;
     each_float!(array.data, a => {
         let a = view::<_, 2>("x", a, &array, x)?;
-        Ok(py.detach(|| reduction::greedy_select(a, gain, out))?)
+        Ok(py.detach(|| greedy::greedy_select(a, gain, out))?)
     })
 }
 

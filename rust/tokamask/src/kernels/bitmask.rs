@@ -2,6 +2,8 @@
 
 use super::array::FloatsMut;
 use super::floats::Float;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::has_avx2;
 use super::lanes::{dispatch, Lanes, WIDTH};
 use super::threads;
 use crate::error::ShapeError;
@@ -165,6 +167,55 @@ fn apply_rows<T: Float>(
 }
 
 fn apply_row<T: Float>(logits: &mut [T], mask: &[i32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+        let (whole, rest) = logits.split_at_mut(logits.len() / WORD * WORD);
+        let (masks, last) = mask.split_at((whole.len() / WORD).min(mask.len()));
+        // SAFETY: the processor has the features, and there are 32 logits to each of these words.
+        unsafe { apply_wide(whole, masks) }
+        apply_lanes(rest, last);
+        return;
+    }
+    apply_lanes(logits, mask);
+}
+
+/// First the words that forbid anything, sixteen to a comparison, then these alone: which word of a mask is full is as hard to foresee
+/// as the mask, and a wrong guess costs as much as the writing.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn apply_wide<T: Float>(logits: &mut [T], mask: &[i32]) {
+    use std::arch::x86_64::{
+        _mm512_add_epi32 as add, _mm512_cmpneq_epi32_mask as unequal, _mm512_mask_loadu_epi32 as load,
+        _mm512_maskz_compress_epi32 as compress, _mm512_set1_epi32 as splat, _mm512_setr_epi32 as places,
+        _mm512_storeu_epi32 as store,
+    };
+    const LANES: usize = 16;
+    /// Words looked at before any is applied: the list stays in the first-level cache.
+    const WORDS: usize = 512;
+    let mut list = [0u32; WORDS + LANES];
+    let lanes = places(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (words, logits) in mask.chunks(WORDS).zip(logits.chunks_mut(WORDS * WORD)) {
+        let mut n = 0;
+        for (group, sixteen) in words.chunks(LANES).enumerate() {
+            let here = u16::MAX >> (LANES - sixteen.len());
+            // SAFETY: only the words of the chunk are loaded, and n grows by at most 16 to a group.
+            unsafe {
+                let bits = load(splat(-1), here, sixteen.as_ptr());
+                let some = unequal(bits, splat(-1));
+                let at = compress(some, add(lanes, splat((group * LANES) as i32)));
+                store(list.as_mut_ptr().add(n).cast(), at);
+                n += some.count_ones() as usize;
+            }
+        }
+        for at in &list[..n] {
+            let at = *at as usize;
+            // SAFETY: each word of the chunk has 32 logits there.
+            unsafe { T::mask_wide(logits.as_mut_ptr().add(at * WORD), *words.get_unchecked(at) as u32) }
+        }
+    }
+}
+
+fn apply_lanes<T: Float>(logits: &mut [T], mask: &[i32]) {
     dispatch!(apply_kernel::<T>(logits: &mut [T], mask: &[i32]) where [T: Float]);
 }
 

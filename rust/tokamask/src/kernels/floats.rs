@@ -35,6 +35,30 @@ pub trait Float: Copy + Send + Sync + super::lanes::Load + 'static {
             *token = if bits >> i & 1 == 0 { minus_inf } else { *token };
         }
     }
+    /// The same by AVX-512.
+    ///
+    /// # Safety
+    /// 32 elements behind `tokens`, and a processor with AVX-512F and BW.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn mask_wide(tokens: *mut Self, bits: u32);
+}
+
+/// -inf over 16-bit elements whose bit is 0.
+///
+/// # Safety
+/// As [`Float::mask_wide`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn mask_halves(tokens: *mut u16, bits: u32, minus_inf: u16) {
+    use std::arch::x86_64::{
+        _mm512_loadu_epi16, _mm512_mask_mov_epi16, _mm512_set1_epi16, _mm512_storeu_epi16,
+    };
+    // SAFETY: the caller's promise is the same.
+    unsafe {
+        let kept = _mm512_loadu_epi16(tokens.cast());
+        let masked = _mm512_mask_mov_epi16(_mm512_set1_epi16(minus_inf as i16), bits, kept);
+        _mm512_storeu_epi16(tokens.cast(), masked);
+    }
 }
 
 impl Float for f32 {
@@ -64,9 +88,29 @@ impl Float for f32 {
             }
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn mask_wide(tokens: *mut Self, bits: u32) {
+        use std::arch::x86_64::{_mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_set1_ps, _mm512_storeu_ps};
+        for lane in [0, 16] {
+            // SAFETY: the caller's promise is the same.
+            unsafe {
+                let at = tokens.add(lane);
+                let minus_inf = _mm512_set1_ps(f32::NEG_INFINITY);
+                let kept = _mm512_loadu_ps(at);
+                _mm512_storeu_ps(at, _mm512_mask_mov_ps(minus_inf, (bits >> lane) as u16, kept));
+            }
+        }
+    }
 }
 
 impl Float for Bf16 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn mask_wide(tokens: *mut Self, bits: u32) {
+        // SAFETY: the caller's promise is the same; the type is a u16.
+        unsafe { mask_halves(tokens.cast(), bits, 0xFF80) }
+    }
     fn of(floats: Floats<'_>) -> Option<&[Self]> {
         match floats {
             Floats::Bf16(data) => Some(data),
@@ -86,6 +130,12 @@ impl Float for Bf16 {
 }
 
 impl Float for F16 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn mask_wide(tokens: *mut Self, bits: u32) {
+        // SAFETY: the caller's promise is the same; the type is a u16.
+        unsafe { mask_halves(tokens.cast(), bits, 0xFC00) }
+    }
     fn of(floats: Floats<'_>) -> Option<&[Self]> {
         match floats {
             Floats::F16(data) => Some(data),

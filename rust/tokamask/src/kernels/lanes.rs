@@ -67,14 +67,26 @@ pub trait Lanes: Copy {
     unsafe fn pack(self, bits: u32) -> Self;
 }
 
-/// Loads eight elements of a type and widens them.
-pub trait Load {
+/// Loads eight elements of a type, or sixteen, and widens them.
+pub trait Load: Sized {
+    /// Whether the type is bfloat16, of which processors multiply pairs.
+    const PAIRS: bool = false;
+    /// # Safety
+    /// Sixteen elements behind `from`, and a processor with AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_wide(from: *const Self) -> std::arch::x86_64::__m512;
     /// # Safety
     /// Eight elements behind `from`, and the processor features of `L`.
     unsafe fn load<L: Lanes>(from: *const Self) -> L;
 }
 
 impl Load for f32 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(from: *const Self) -> std::arch::x86_64::__m512 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { std::arch::x86_64::_mm512_loadu_ps(from) }
+    }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: the caller's promise is the same.
@@ -82,6 +94,17 @@ impl Load for f32 {
     }
 }
 impl Load for Bf16 {
+    const PAIRS: bool = true;
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(from: *const Self) -> std::arch::x86_64::__m512 {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            use std::arch::x86_64::{_mm256_loadu_si256 as load, _mm512_castsi512_ps as floats};
+            use std::arch::x86_64::{_mm512_cvtepu16_epi32 as widen, _mm512_slli_epi32 as shift};
+            floats(shift::<16>(widen(load(from.cast()))))
+        }
+    }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: the caller's promise is the same.
@@ -89,6 +112,12 @@ impl Load for Bf16 {
     }
 }
 impl Load for F16 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(from: *const Self) -> std::arch::x86_64::__m512 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { std::arch::x86_64::_mm512_cvtph_ps(std::arch::x86_64::_mm256_loadu_si256(from.cast())) }
+    }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: the caller's promise is the same.

@@ -1,7 +1,8 @@
 //! Array kernels on the CPU: sampling under a bitmask, exact top-k, paged attention.
 //!
 //! Every kernel is written once over [`lanes::Lanes`], eight f32 at a time, and instantiated twice: with
-//! AVX2, FMA and F16C where the processor has them (found at run time), and with plain arrays elsewhere.
+//! AVX2, FMA and F16C where the processor has them (found at run time), and with plain arrays elsewhere. Three inner loops
+//! have an AVX-512 form beside it: attention's step, masks over logits, and the 8-bit screen of cosines.
 //! Results do not depend on the number of threads (`TOKAMASK_NUM_THREADS`, default all).
 //!
 //! The definitions are in `python/tokamask/reference/`: integer results and the sampler are equal to them bit
@@ -20,6 +21,7 @@ pub mod columns;
 pub mod compress;
 pub mod exp2;
 pub mod floats;
+pub mod greedy;
 pub mod indexer;
 mod lanes;
 pub mod lightning;

@@ -145,14 +145,8 @@ impl Rivals {
 ///
 /// All pairs would be the dearest part of a selection. A row is out of the race once a neighbour is nearer than the nearest
 /// neighbour of some other row is to that, and most rows learn it early; what is left is exact.
-pub fn loneliest(unit: &[f32], n: usize, dim: usize) -> usize {
-    let all: Vec<usize> = (0..n).collect();
-    let rows = if n * n * dim > FEW {
-        Codes::of(unit, dim).map(|codes| candidates(&codes, &codes.keys(&all)))
-    } else {
-        None
-    };
-    let rows = rows.unwrap_or_else(|| all.clone());
+pub fn loneliest(unit: &[f32], n: usize, dim: usize, screen: Option<(&Codes, &Keys)>) -> usize {
+    let rows = screen.map_or_else(|| (0..n).collect(), |(codes, keys)| candidates(codes, keys));
     let nearest = nearest(unit, dim, &rows, n);
     let mut lonely = 0;
     for (i, cosine) in nearest.iter().enumerate() {
@@ -245,13 +239,9 @@ fn nearest(unit: &[f32], dim: usize, rows: &[usize], n: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
+pub(super) mod alike {
     /// Unit rows of which many are alike or equal, and some zero: ties and near ties are the rule.
-    fn rows(n: usize, dim: usize, kinds: usize, noise: f32, seed: u64) -> Vec<f32> {
+    pub fn rows(n: usize, dim: usize, kinds: usize, noise: f32, seed: u64) -> Vec<f32> {
         let mut state = seed | 1;
         let mut draw = move || {
             state ^= state << 13;
@@ -270,6 +260,14 @@ mod tests {
         }
         unit
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::alike::rows;
+    use super::*;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]

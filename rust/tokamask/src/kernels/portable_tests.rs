@@ -4,13 +4,13 @@
 use proptest::prelude::*;
 
 use super::array::{Floats, FloatsMut, View};
-use super::attention::{decode, sparse_decode, Cache, Options, PageTable};
+use super::attention::{decode, sparse_decode, tree_decode, Cache, Options, PageTable, Tree};
 use super::bitmask::{self, MaskRows};
 use super::floats::{Bf16, Float, F16};
 use super::lanes::portable::both;
 use super::penalties::Penalties;
 use super::sampling::{sample, Law};
-use super::{press, reduction, selection};
+use super::{greedy, press, selection};
 
 fn numbers(n: usize) -> impl Strategy<Value = Vec<f32>> {
     let special = prop_oneof![Just(f32::NEG_INFINITY), Just(f32::NAN), Just(0.0), Just(-0.0), Just(3.0)];
@@ -101,6 +101,69 @@ proptest! {
     }
 }
 
+/// Decode, sparse decode and tree decode of one cache, with plain lanes and with the widest there are.
+fn attend_both<T: Float>(
+    length: usize,
+    heads: usize,
+    [head_dim, v_dim]: [usize; 2],
+    group: usize,
+) -> [Vec<f32>; 2] {
+    let value = |i: usize| T::narrow((i as f32 * 0.7).sin());
+    let k: Vec<T> = (0..length * heads * head_dim).map(value).collect();
+    let v: Vec<T> = (0..length * heads * v_dim).map(|i| value(i * 5 + 2)).collect();
+    let q_heads = heads * group;
+    let q: Vec<T> = (0..2 * q_heads * head_dim).map(|i| value(i * 3 + 1)).collect();
+    let (lengths, pages) = ([length as i32], [0]);
+    let keys = View::dense("k", &k, [1, length, heads, head_dim]).expect("fits");
+    let values = View::dense("v", &v, [1, length, heads, v_dim]).expect("fits");
+    let cache = Cache { keys, values };
+    let table = PageTable { pages: View::dense("pages", &pages, [1, 1]).expect("fits"), seq_lens: &lengths };
+    let options = Options { scale: 0.3, sinks: None };
+    let selected: Vec<i32> = (0..heads * length).map(|i| (i * 7 % length) as i32).collect();
+    let selected = View::dense("selected", &selected, [1, heads, length]).expect("fits");
+    let one = View::dense("q", &q[..q_heads * head_dim], [1, q_heads, head_dim]).expect("fits");
+    let two = View::dense("q", &q, [1, 2, q_heads, head_dim]).expect("fits");
+    let own = |data, dim| View::dense("own", data, [1, 2, heads, dim]).expect("fits");
+    let tree_mask = [1u64, 3];
+    let tree = Tree {
+        keys: own(&k[..2 * heads * head_dim], head_dim),
+        values: own(&v[..2 * heads * v_dim], v_dim),
+        mask: View::dense("mask", &tree_mask, [1, 2, 1]).expect("fits"),
+    };
+    both(|| {
+        let mut all = Vec::new();
+        let n = q_heads * v_dim;
+        let (mut out, mut lse) = (vec![T::narrow(0.0); 2 * n], vec![0.0; 2 * q_heads]);
+        decode(one, &cache, &table, &options, &mut out[..n], &mut lse[..q_heads]).expect("fits");
+        all.extend(out[..n].iter().map(|x| x.widen()).chain(lse[..q_heads].iter().copied()));
+        sparse_decode(one, &cache, &table, selected, &options, &mut out[..n], &mut lse[..q_heads])
+            .expect("fits");
+        all.extend(out[..n].iter().map(|x| x.widen()).chain(lse[..q_heads].iter().copied()));
+        tree_decode(two, &cache, &table, &tree, 0.3, &mut out, &mut lse).expect("fits");
+        all.extend(out.iter().map(|x| x.widen()).chain(lse.iter().copied()));
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Sizes that AVX-512 takes: a cache of every type, one to six query heads to a KV head, any number of tokens.
+    #[test]
+    fn wide_steps_agree_within_rounding(
+        length in 2usize..80, heads in 1usize..4, head_dim in prop_oneof![Just(32usize), Just(64), Just(128)],
+        v_dim in prop_oneof![Just(16usize), Just(64), Just(80), Just(128)], group in 1usize..7,
+    ) {
+        let dims = [head_dim, v_dim];
+        let near = |[fast, plain]: [Vec<f32>; 2], within: f32| {
+            fast.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= within * (1.0 + b.abs()))
+        };
+        prop_assert!(near(attend_both::<f32>(length, heads, dims, group), 1e-5));
+        prop_assert!(near(attend_both::<F16>(length, heads, dims, group), 2e-3)); // results are rounded
+        prop_assert!(near(attend_both::<Bf16>(length, heads, dims, group), 1e-2));
+    }
+}
+
 #[test]
 fn scores_of_keys_and_choices_agree() {
     let x: Vec<f32> =
@@ -115,7 +178,7 @@ fn scores_of_keys_and_choices_agree() {
     let rows = View::dense("x", &x, [60, 24]).expect("fits");
     let [fast, plain] = both(|| {
         let mut out = vec![0; 9];
-        reduction::greedy_select(rows, reduction::Gain::MaxMin, &mut out).expect("fits");
+        greedy::greedy_select(rows, greedy::Gain::MaxMin, &mut out).expect("fits");
         out
     });
     assert_eq!(fast, plain);

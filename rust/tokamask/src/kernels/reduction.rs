@@ -1,4 +1,4 @@
-//! Fewer visual tokens: greedy selection and merging by bipartite matching (`python/tokamask/reference/reduction.py`).
+//! Fewer visual tokens: merging by bipartite matching (`python/tokamask/reference/reduction.py`).
 
 use super::array::View;
 use super::attention::mismatch;
@@ -6,38 +6,17 @@ use super::attention::tile::{dots, TILE};
 use super::blocks::widen_all;
 use super::floats::Float;
 use super::lanes::{dispatch, Lanes};
-use super::nearest::{loneliest, most_similar};
+use super::nearest::most_similar;
 use super::press::square_and_dot;
 use super::selection::rank;
 use super::threads;
 use super::votes::key_rows;
 use crate::error::ShapeError;
 
-/// Rows whose cosines are computed together: keys are then read once for all of them.
-const BATCH: usize = 8;
 /// Merged rows that a thread computes at a time.
 const MEANS: usize = 16;
-/// Rows computed ahead of their use at most.
-const AHEAD: usize = 256;
-
-/// What a greedy step maximises.
-#[derive(Clone, Copy)]
-pub enum Gain<'a> {
-    /// Distance to the nearest chosen row.
-    MaxMin,
-    /// Sum of distances to the chosen rows.
-    MaxSum,
-    /// `lam * importance - (1 - lam) * greatest cosine to a chosen row`.
-    Mmr {
-        /// One per row.
-        importance: &'a [f32],
-        /// Weight of importance.
-        lam: f32,
-    },
-}
-
 /// Rows of length 1; rows of zeros stay.
-fn normalised<T: Float>(x: View<T, 2>) -> Vec<f32> {
+pub(super) fn normalised<T: Float>(x: View<T, 2>) -> Vec<f32> {
     let [n, dim] = x.shape;
     let mut unit = vec![0.0; n * dim];
     threads::each_chunk(n * dim * 8, &mut unit, dim.max(1) * TILE, Vec::new, |wide, part, unit| {
@@ -69,132 +48,6 @@ fn cosines(
             out[row * stride + part * TILE..][..offsets.len()].copy_from_slice(&dots[..offsets.len()]);
         }
     }
-}
-
-/// Cosines of some rows with all, computed for several rows at once: those that come next if nothing changes, and usually little
-/// does.
-struct Cosines<'a> {
-    unit: &'a [f32],
-    n: usize,
-    dim: usize,
-    offsets: Vec<usize>,
-    /// Batches: for each tile of columns the rows side by side.
-    batches: Vec<Vec<f32>>,
-    /// Batch and place of each row that has been computed.
-    places: Vec<Option<(usize, usize)>>,
-    waiting: usize,
-}
-
-impl<'a> Cosines<'a> {
-    fn new(unit: &'a [f32], n: usize, dim: usize) -> Self {
-        let offsets = (0..n).map(|i| i * dim).collect();
-        Self { unit, n, dim, offsets, batches: Vec::new(), places: vec![None; n], waiting: 0 }
-    }
-
-    /// Cosines of row `i` with all into `out`; `worth` and `free` tell which rows may come next.
-    fn row(&mut self, i: usize, worth: &[f32], free: &[bool], out: &mut [f32]) {
-        if self.places[i].is_none() {
-            self.compute(i, worth, free);
-        }
-        let Some((batch, place)) = self.places[i] else { return };
-        let batch = &self.batches[batch];
-        let rows = batch.len() / self.n.next_multiple_of(TILE);
-        for (out, tile) in out.chunks_mut(TILE).zip(batch.chunks_exact(rows * TILE)) {
-            out.copy_from_slice(&tile[place * TILE..][..out.len()]);
-        }
-        self.waiting -= 1;
-    }
-
-    fn compute(&mut self, i: usize, worth: &[f32], free: &[bool]) {
-        let mut rows = vec![i];
-        if self.waiting < AHEAD && !self.batches.is_empty() {
-            let mut next: Vec<usize> =
-                (0..self.n).filter(|j| *j != i && free[*j] && self.places[*j].is_none()).collect();
-            if next.len() > BATCH {
-                next.select_nth_unstable_by(BATCH - 1, |a, b| worth[*b].total_cmp(&worth[*a]));
-            }
-            rows.extend(next.into_iter().take(BATCH - 1));
-        }
-        let block: Vec<f32> =
-            rows.iter().flat_map(|r| &self.unit[r * self.dim..][..self.dim]).copied().collect();
-        let mut batch = vec![0.0; rows.len() * self.n.next_multiple_of(TILE)];
-        let work = rows.len() * self.n * self.dim * 4;
-        threads::each_chunk(
-            work,
-            &mut batch,
-            4 * rows.len() * TILE,
-            || (),
-            |(), part, out| {
-                let columns = self.offsets[part * 4 * TILE..].chunks(TILE);
-                for (out, keys) in out.chunks_exact_mut(rows.len() * TILE).zip(columns) {
-                    dots(&block, &key_rows(self.unit, keys, 0), 1, rows.len(), self.dim, out);
-                }
-            },
-        );
-        for (place, row) in rows.iter().enumerate() {
-            self.places[*row] = Some((self.batches.len(), place));
-        }
-        self.waiting += rows.len();
-        self.batches.push(batch);
-    }
-}
-
-/// `out.len()` rows of `x` `[n, dim]`, at most n, chosen one by one, ascending. Ties go to the lowest row.
-pub fn greedy_select<T: Float>(x: View<T, 2>, gain: Gain, out: &mut [i32]) -> Result<(), ShapeError> {
-    let [n, dim] = x.shape;
-    let mismatched = matches!(gain, Gain::Mmr { importance, .. } if importance.len() != n);
-    if out.len() > n || mismatched {
-        return Err(mismatch(
-            "importance",
-            format!("float32 [{n}] and at most {n} rows"),
-            format!("{} rows", out.len()),
-        ));
-    }
-    if out.is_empty() {
-        return Ok(());
-    }
-    let unit = normalised(x);
-    let mut worth = if let Gain::Mmr { importance, lam } = gain {
-        scaled_importance(importance, lam)
-    } else {
-        let mut first = vec![0.0; n];
-        first[loneliest(&unit, n, dim)] = 1.0;
-        first
-    };
-    let base = worth.clone();
-    let mut cosines = Cosines::new(&unit, n, dim);
-    let (mut nearest, mut total) = (vec![f32::NEG_INFINITY; n], vec![0.0; n]);
-    let (mut row, mut free) = (vec![0.0; n], vec![true; n]);
-    for slot in out.iter_mut() {
-        let mut best: Option<usize> = None;
-        for (i, w) in worth.iter().enumerate() {
-            if free[i] && best.is_none_or(|b| *w > worth[b]) {
-                best = Some(i);
-            }
-        }
-        let best = best.unwrap_or(0); // one is free: out is no longer than n
-        *slot = best as i32;
-        free[best] = false;
-        cosines.row(best, &worth, &free, &mut row);
-        for i in 0..n {
-            nearest[i] = nearest[i].max(row[i]);
-            total[i] += 1.0 - row[i];
-            worth[i] = match gain {
-                Gain::MaxMin => 1.0 - nearest[i],
-                Gain::MaxSum => total[i],
-                Gain::Mmr { lam, .. } => base[i] - (1.0 - lam) * nearest[i],
-            };
-        }
-    }
-    out.sort_unstable();
-    Ok(())
-}
-
-fn scaled_importance(importance: &[f32], lam: f32) -> Vec<f32> {
-    let least = importance.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = importance.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let span = if most > least { most - least } else { 1.0 };
-    importance.iter().map(|x| lam * (x - least) / span).collect()
 }
 
 /// Which row each row goes into, itself if it stays.

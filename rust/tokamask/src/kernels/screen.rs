@@ -51,6 +51,7 @@ pub struct Keys<'a> {
 /// Bounds of one row's cosines with the keys of a group, -inf where there is no key.
 pub struct Bounds {
     pub upper: [f32; GROUP],
+    pub lower: [f32; GROUP],
     pub greatest_upper: f32,
     pub greatest_lower: f32,
 }
@@ -59,6 +60,7 @@ impl Bounds {
     /// Of nothing.
     pub const NONE: Self = Self {
         upper: [f32::NEG_INFINITY; GROUP],
+        lower: [f32::NEG_INFINITY; GROUP],
         greatest_upper: f32::NEG_INFINITY,
         greatest_lower: f32::NEG_INFINITY,
     };
@@ -190,7 +192,7 @@ unsafe fn fill_kernel<L: Lanes>(
             // Where there is no key, its rest is -inf and so is the upper bound; the lower one would be +inf.
             let upper = estimate + slack;
             let lower = if rests[i] >= 0.0 { estimate - slack } else { f32::NEG_INFINITY };
-            out.upper[i] = upper;
+            (out.upper[i], out.lower[i]) = (upper, lower);
             most[lane] = if upper > most[lane] { upper } else { most[lane] };
             least[lane] = if lower > least[lane] { lower } else { least[lane] };
         }

@@ -1,7 +1,7 @@
 //! Dense and sparse decode: one query per sequence.
 
 use super::merge::{finish, finish_lse, state_row};
-use super::tile::{absorb, scaled_queries, state_len, Rows, Scratch, Sizes, State, TILE};
+use super::tile::{absorb, state_len, widened_queries, Rows, Scratch, Sizes, State, TILE};
 use super::{mismatch, Cache, Options, PageTable};
 use crate::error::ShapeError;
 use crate::kernels::array::View;
@@ -42,7 +42,7 @@ pub fn decode<T: Float>(
 
     // All heads of a token lie together: one task takes every head of its split, so that memory is read in order.
     let splits = lengths.iter().max().map_or(0, |longest| longest.div_ceil(SPLIT));
-    let sizes = Sizes { heads: num_kv_heads, rows: group, head_dim, v_dim };
+    let sizes = Sizes::new([num_kv_heads, group], [head_dim, v_dim], options.scale);
     let state = num_kv_heads * state_len(group, v_dim);
     let mut states = vec![0.0; batch * splits * state];
     let bytes = lengths.iter().sum::<usize>() * num_kv_heads * (head_dim + v_dim) * size_of::<T>();
@@ -51,7 +51,7 @@ pub fn decode<T: Float>(
         let tokens = (split * SPLIT).min(lengths[b])..((split + 1) * SPLIT).min(lengths[b]);
         let pages = table.pages.row([b, 0]);
         let Buffers { queries, keys, values, tile } = buffers;
-        scaled_queries((0..num_q_heads).map(|h| q.row([b, h, 0])), options.scale, queries);
+        widened_queries((0..num_q_heads).map(|h| q.row([b, h, 0])), queries);
         keys.clear();
         values.clear();
         for token in tokens {
@@ -102,7 +102,7 @@ pub fn sparse_decode<T: Float>(
     }
 
     let splits = k.div_ceil(SPLIT);
-    let sizes = Sizes { heads: 1, rows: group, head_dim, v_dim };
+    let sizes = Sizes::new([1, group], [head_dim, v_dim], options.scale);
     let state = state_len(group, v_dim);
     let mut states = vec![0.0; batch * num_kv_heads * splits * state];
     let bytes = batch * num_kv_heads * k * (head_dim + v_dim) * size_of::<T>();
@@ -113,7 +113,7 @@ pub fn sparse_decode<T: Float>(
         let pages = table.pages.row([b, 0]);
         let Buffers { queries, keys, values, tile } = buffers;
         let heads = head * group..(head + 1) * group;
-        scaled_queries(heads.map(|h| q.row([b, h, 0])), options.scale, queries);
+        widened_queries(heads.map(|h| q.row([b, h, 0])), queries);
         keys.clear();
         values.clear();
         for token in list.iter().filter_map(|t| usize::try_from(*t).ok()).filter(|t| *t < lengths[b]) {

@@ -1,7 +1,7 @@
 //! Softmax over a few tokens joined with linear attention over the rest (`python/tokamask/reference/hybrid.py`).
 
 use super::mismatch;
-use super::tile::{absorb, power, scaled_queries, state_len, Rows, Scratch, Sizes, State, TILE};
+use super::tile::{absorb, power, state_len, widened_queries, Rows, Scratch, Sizes, State, TILE};
 use crate::error::ShapeError;
 use crate::kernels::array::View;
 use crate::kernels::floats::Float;
@@ -67,7 +67,7 @@ pub fn hybrid_attention<T: Float>(
     threads::each_chunk(work, out, tokens * v_dim, Buffers::default, |buffers, task, out| {
         let (b, h) = (task / heads, task % heads);
         let Buffers { query, salient, tokens: list, keys, values, state, linear, wide, tile } = buffers;
-        let sizes = Sizes { heads: 1, rows: 1, head_dim, v_dim };
+        let sizes = Sizes::new([1, 1], [head_dim, v_dim], scale);
         salient.clear();
         linear.clear();
         linear.resize(features * (v_dim + 1), 0.0);
@@ -96,7 +96,7 @@ pub fn hybrid_attention<T: Float>(
             keys.extend(list.iter().map(|s| at(&k, s)));
             values.clear();
             values.extend(list.iter().map(|s| at(&v, s)));
-            scaled_queries(std::iter::once(q.row([b, h, t, 0])), scale, query);
+            widened_queries(std::iter::once(q.row([b, h, t, 0])), query);
             State::over(state, 1, v_dim).clear();
             for (keys, values) in keys.chunks(TILE).zip(values.chunks(TILE)) {
                 let (key_data, value_data) = (k.data(), v.data());

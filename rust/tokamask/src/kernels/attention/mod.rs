@@ -11,6 +11,8 @@ mod merge;
 mod prefill;
 pub(crate) mod tile;
 mod tree;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use decode::{decode, sparse_decode, Selected};
 pub use hybrid::{hybrid_attention, Routed};

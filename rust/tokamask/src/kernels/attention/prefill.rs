@@ -5,7 +5,7 @@
 
 use super::merge::{finish, state_row};
 use super::mismatch;
-use super::tile::{absorb_seen, scaled_queries, state_len, Rows, Scratch, Sizes, State, TILE};
+use super::tile::{absorb_seen, state_len, widened_queries, Rows, Scratch, Sizes, State, TILE};
 use crate::error::ShapeError;
 use crate::kernels::array::View;
 use crate::kernels::floats::Float;
@@ -30,9 +30,9 @@ struct Buffers {
 
 impl Buffers {
     /// Attention of the query rows over the list, into `state`.
-    fn attend<T: Float>(&mut self, keys: &[T], values: &[T], head_dim: usize, v_dim: usize) {
-        let rows = self.sees.len();
-        let sizes = Sizes { heads: 1, rows, head_dim, v_dim };
+    fn attend<T: Float>(&mut self, keys: &[T], values: &[T], dims: [usize; 2], scale: f32) {
+        let (rows, [_, v_dim]) = (self.sees.len(), dims);
+        let sizes = Sizes::new([1, rows], dims, scale);
         self.state.resize(state_len(rows, v_dim), 0.0);
         State::over(&mut self.state, rows, v_dim).clear();
         let longest = self.sees.iter().copied().max().unwrap_or(0).min(self.keys.len());
@@ -172,8 +172,8 @@ pub fn block_sparse_prefill<T: Float>(
             }
             let heads = head * group..(head + 1) * group;
             let pairs = here.clone().flat_map(|t| heads.clone().map(move |h| (t, h)));
-            scaled_queries(pairs.clone().map(|(t, h)| q.row([t, h, 0])), scale, &mut buffers.queries);
-            buffers.attend(k.data(), v.data(), head_dim, v_dim);
+            widened_queries(pairs.clone().map(|(t, h)| q.row([t, h, 0])), &mut buffers.queries);
+            buffers.attend(k.data(), v.data(), [head_dim, v_dim], scale);
             for (row, (t, h)) in pairs.enumerate() {
                 let to = (t - first) * num_q_heads + h;
                 lse[to] = buffers.finish(row, v_dim, &mut out[to * v_dim..][..v_dim]);
@@ -236,8 +236,8 @@ pub fn selected_prefill<T: Float>(
             buffers.values.extend(list[..here.end].iter().map(|s| at(&v, s)));
             buffers.sees.clear();
             buffers.sees.extend(here.clone().map(|i| i + 1));
-            scaled_queries(here.clone().map(|i| q.row([list[i], h, 0])), scale, &mut buffers.queries);
-            buffers.attend(k.data(), v.data(), head_dim, v_dim);
+            widened_queries(here.clone().map(|i| q.row([list[i], h, 0])), &mut buffers.queries);
+            buffers.attend(k.data(), v.data(), [head_dim, v_dim], scale);
             for (row, result) in results.chunks_exact_mut(v_dim + 1).take(here.len()).enumerate() {
                 let (out, lse) = result.split_at_mut(v_dim);
                 lse[0] = buffers.finish(row, v_dim, out);

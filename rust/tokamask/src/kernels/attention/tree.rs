@@ -2,7 +2,7 @@
 
 use super::decode::{check_outputs, rows_at};
 use super::merge::{finish, finish_lse, state_row};
-use super::tile::{absorb, scaled_queries, state_len, Rows, Scratch, Sizes, State, TILE};
+use super::tile::{absorb, state_len, widened_queries, Rows, Scratch, Sizes, State, TILE};
 use super::{mismatch, Cache, Options, PageTable};
 use crate::error::ShapeError;
 use crate::kernels::array::View;
@@ -92,7 +92,7 @@ pub fn tree_decode<T: Float>(
     // Parts of a (sequence, KV head): the splits of its prefix, then the tree itself.
     let parts = lengths.iter().max().map_or(0, |longest| longest.div_ceil(SPLIT)) + 1;
     let rows = nodes * group;
-    let sizes = Sizes { heads: 1, rows, head_dim, v_dim };
+    let sizes = Sizes::new([1, rows], [head_dim, v_dim], scale);
     let state = state_len(rows, v_dim);
     let mut states = vec![0.0; batch * num_kv_heads * parts * state];
     let prefix: usize = lengths.iter().sum();
@@ -101,7 +101,7 @@ pub fn tree_decode<T: Float>(
         let (b, head, part) = (task / parts / num_kv_heads, task / parts % num_kv_heads, task % parts);
         let Buffers { queries, keys, values, own, tile } = buffers;
         let heads = (0..nodes).flat_map(|node| (head * group..(head + 1) * group).map(move |h| (node, h)));
-        scaled_queries(heads.map(|(node, h)| q.row([b, node, h, 0])), scale, queries);
+        widened_queries(heads.map(|(node, h)| q.row([b, node, h, 0])), queries);
         State::over(state, rows, v_dim).clear();
         keys.clear();
         values.clear();
