@@ -50,7 +50,7 @@ def fasa_scores(q, k_cache, table, dominant, *, seq_lens):
     side = flat(k_cache, table).gather(
         2, channels[:, None].expand(-1, len(table[0]) * k_cache.shape[1], -1)
     )  # kept beside the cache
-    queries = grouped(q, len(side)).gather(2, channels[:, None].expand(-1, 4, -1)) / math.sqrt(q.shape[-1])
+    queries = grouped(q, len(side)).gather(2, channels[:, None].expand(-1, 4, -1))
     return lambda: (queries @ side.transpose(1, 2)).softmax(dim=-1).sum(dim=1)
 
 

@@ -225,6 +225,7 @@ pub(super) trait Inner {
         out: *mut f32,
     );
     /// Adds `weight * value` of some tokens to the sums of `N` query rows; the first token of a step fades them before.
+    #[allow(clippy::too_many_arguments)]
     unsafe fn accumulate<T: Float, const N: usize, const AHEAD: bool>(
         weights: *const f32,
         fade: *const f32,

@@ -7,9 +7,9 @@
 //! level or past the second, all slower than what [`Ahead`] does.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_add_ps as add, _mm512_castpd_ps as singles, _mm512_castps_pd as doubles,
-    _mm512_dpbf16_ps as dot_pairs, _mm512_fmadd_ps as fused, _mm512_loadu_ps as load,
-    _mm512_loadu_si512 as load_bits, _mm512_mul_ps as mul, _mm512_set1_ps as splat,
+    __m512, __m512bh, __m512i, _mm512_add_ps as add, _mm512_castpd_ps as singles,
+    _mm512_castps_pd as doubles, _mm512_dpbf16_ps as dot_pairs, _mm512_fmadd_ps as fused,
+    _mm512_loadu_ps as load, _mm512_loadu_si512 as load_bits, _mm512_mul_ps as mul, _mm512_set1_ps as splat,
     _mm512_setzero_ps as zero, _mm512_shuffle_f32x4 as quarters, _mm512_storeu_ps as store,
     _mm512_unpackhi_pd as high_pairs, _mm512_unpackhi_ps as high, _mm512_unpacklo_pd as low_pairs,
     _mm512_unpacklo_ps as low,
@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::tile::{step_kernel, Ahead, Inner, Queries, Rows, Scratch, Sizes, BLOCK, LINE, TILE};
-use crate::kernels::floats::Float;
+use crate::kernels::floats::{Bf16, Float};
 use crate::kernels::lanes::{has_avx2, Avx2, Lanes};
 
 /// Elements in a register.
@@ -115,15 +115,14 @@ impl<const PAIRS: bool> Inner for Wide<PAIRS> {
                         }
                     }
                     if PAIRS && T::PAIRS {
-                        let mut key = [std::mem::zeroed::<__m512bh>(); 4];
-                        for c in 0..4 {
-                            key[c] = std::mem::transmute::<_, __m512bh>(load_bits(keys[c].add(at).cast()));
+                        let mut key = [load_pairs(keys[0].add(at).cast()); 4];
+                        for c in 1..4 {
+                            key[c] = load_pairs(keys[c].add(at).cast());
                         }
                         for r in 0..N {
-                            let x = load_bits(q.brief.add(r * head_dim + at).cast());
+                            let x = load_pairs(q.brief.add(r * head_dim + at));
                             for c in 0..4 {
-                                sums[r][c] =
-                                    dot_pairs(sums[r][c], std::mem::transmute::<_, __m512bh>(x), key[c]);
+                                sums[r][c] = dot_pairs(sums[r][c], x, key[c]);
                             }
                         }
                         continue;
@@ -241,19 +240,30 @@ impl<T: Float> Columns<'_, T> {
     }
 }
 
+/// 32 elements of bfloat16.
+#[inline(always)]
+unsafe fn load_pairs(from: *const Bf16) -> __m512bh {
+    // SAFETY: the caller has the elements and the features; the types are of one size, and any bits will do.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(load_bits(from.cast())) }
+}
+
 /// The sum of the lanes of each of sixteen, in order.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // see above; closures would not be compiled for the features
 unsafe fn sum_each(of: &[[__m512; 4]; 4]) -> __m512 {
     // SAFETY: the caller has the features.
     unsafe {
-        let four = of.map(|[a, b, c, d]| {
-            let ab = add(low(a, b), high(a, b));
-            let cd = add(low(c, d), high(c, d));
+        let mut four = [zero(); 4];
+        for r in 0..4 {
+            let [a, b, c, d] = of[r];
+            let (ab, cd) = (add(low(a, b), high(a, b)), add(low(c, d), high(c, d)));
             let (ab, cd) = (doubles(ab), doubles(cd));
             // Each quarter: a, b, c, d summed over the quarter.
-            add(singles(low_pairs(ab, cd)), singles(high_pairs(ab, cd)))
-        });
-        let halves = |x: __m512, y: __m512| add(quarters::<0x88>(x, y), quarters::<0xDD>(x, y));
-        halves(halves(four[0], four[1]), halves(four[2], four[3]))
+            four[r] = add(singles(low_pairs(ab, cd)), singles(high_pairs(ab, cd)));
+        }
+        let [a, b, c, d] = four;
+        let ab = add(quarters::<0x88>(a, b), quarters::<0xDD>(a, b));
+        let cd = add(quarters::<0x88>(c, d), quarters::<0xDD>(c, d));
+        add(quarters::<0x88>(ab, cd), quarters::<0xDD>(ab, cd))
     }
 }
