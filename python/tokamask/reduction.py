@@ -216,7 +216,7 @@ def dymu_threshold(metrics: list[Any], r: float, *, protect: int = 0) -> float:
 def entropy_scores(x: Any, *, out: Any = None) -> Any:
     """How much the heads of a token say: von Neumann entropy of its matrix of heads. Low ones can go.
 
-    From the smaller of the two Gram matrices, by Jacobi rotations in float64. After the abstract of EntropyPrune; the choice of matrix
+    From the smaller of the two Gram matrices, in float64. After the abstract of EntropyPrune; the choice of matrix
     is our reading.
 
     Parameters

@@ -17,88 +17,166 @@ pub fn entropy_scores<T: Float>(x: View<T, 3>, out: &mut [f32]) -> Result<(), Sh
     }
     let side = rows.min(columns);
     let work = n * side * side * (side + rows.max(columns)) * 8;
-    threads::each_chunk(
-        work,
-        out,
-        1,
-        || (Vec::new(), Vec::new()),
-        |(matrix, gram), i, out| {
-            matrix.clear();
+    threads::each_chunk(work, out, 1, Spectrum::default, |spectrum, i, out| {
+        let Spectrum { gram, row, .. } = spectrum;
+        gram.clear();
+        gram.resize(side * side, 0.0);
+        if rows <= columns {
+            row.clear();
             for r in 0..rows {
-                matrix.extend(x.row([i, r, 0]).iter().map(|x| f64::from(x.widen())));
+                row.extend(x.row([i, r, 0]).iter().map(|x| f64::from(x.widen())));
             }
-            out[0] = entropy(matrix, [rows, columns], gram);
-        },
-    );
+            fill_gram(row, columns, gram, side);
+        } else {
+            for r in 0..rows {
+                row.clear();
+                row.extend(x.row([i, r, 0]).iter().map(|x| f64::from(x.widen())));
+                add_outer(row, gram);
+            }
+        }
+        out[0] = spectrum.entropy(side);
+    });
     Ok(())
 }
 
-fn entropy(matrix: &[f64], [rows, columns]: [usize; 2], gram: &mut Vec<f64>) -> f32 {
-    let side = rows.min(columns);
-    let length = rows.max(columns);
-    // Element `l` of vector `i`: rows if there are fewer of them, else columns.
-    let at =
-        |i: usize, l: usize| if rows <= columns { matrix[i * columns + l] } else { matrix[l * columns + i] };
-    gram.clear();
-    gram.resize(side * side, 0.0);
-    for i in 0..side {
-        for j in i..side {
-            let dot = (0..length).map(|l| at(i, l) * at(j, l)).sum();
+/// Products of all pairs of rows of `length`.
+fn fill_gram(rows: &[f64], length: usize, gram: &mut [f64], side: usize) {
+    if length == 0 {
+        return;
+    }
+    for (i, a) in rows.chunks_exact(length).enumerate() {
+        for (j, b) in rows.chunks_exact(length).enumerate().skip(i) {
+            let (a, b) = (a.as_chunks::<WIDTH>(), b.as_chunks::<WIDTH>());
+            let mut sums = [0.0; WIDTH];
+            for (a, b) in a.0.iter().zip(b.0) {
+                for lane in 0..WIDTH {
+                    sums[lane] += a[lane] * b[lane];
+                }
+            }
+            let rest: f64 = a.1.iter().zip(b.1).map(|(a, b)| a * b).sum();
+            let dot = sums.iter().sum::<f64>() + rest;
             (gram[i * side + j], gram[j * side + i]) = (dot, dot);
         }
     }
-    let trace: f64 = (0..side).map(|i| gram[i * side + i]).sum();
-    if trace == 0.0 {
-        return 0.0;
-    }
-    eigenvalues(gram, side);
-    let part = |i: usize| {
-        let share = gram[i * side + i] / trace;
-        if share > 0.0 {
-            -share * share.ln()
-        } else {
-            0.0
-        }
-    };
-    (0..side).map(part).sum::<f64>() as f32
 }
 
-/// Leaves the eigenvalues of a symmetric matrix on its diagonal: Jacobi rotations, sweep by sweep.
-fn eigenvalues(a: &mut [f64], n: usize) {
-    const SWEEPS: usize = 30; // six or seven do
-    for _ in 0..SWEEPS {
-        let off: f64 =
-            (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * n + j].powi(2)).sum();
-        let diagonal: f64 = (0..n).map(|i| a[i * n + i].powi(2)).sum();
-        if off <= 1e-24 * diagonal {
-            return;
-        }
-        for p in 0..n {
-            for q in p + 1..n {
-                rotate(a, n, p, q);
-            }
-        }
-    }
-}
-
-/// The rotation that makes element `(p, q)` 0.
-fn rotate(a: &mut [f64], n: usize, p: usize, q: usize) {
-    let apq = a[p * n + q];
-    if apq == 0.0 {
+fn add_outer(row: &[f64], gram: &mut [f64]) {
+    if row.is_empty() {
         return;
     }
-    let theta = (a[q * n + q] - a[p * n + p]) / (2.0 * apq);
-    let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-    let t = if theta == 0.0 { 1.0 } else { t };
-    let c = 1.0 / (t * t + 1.0).sqrt();
-    let s = t * c;
-    for k in 0..n {
-        let (x, y) = (a[p * n + k], a[q * n + k]);
-        (a[p * n + k], a[q * n + k]) = (c * x - s * y, s * x + c * y);
+    for (a, sums) in row.iter().zip(gram.chunks_exact_mut(row.len())) {
+        for (b, sum) in row.iter().zip(sums) {
+            *sum += a * b;
+        }
     }
-    for k in 0..n {
-        let (x, y) = (a[k * n + p], a[k * n + q]);
-        (a[k * n + p], a[k * n + q]) = (c * x - s * y, s * x + c * y);
+}
+
+/// A Gram matrix on the way to its eigenvalues.
+#[derive(Default)]
+struct Spectrum {
+    row: Vec<f64>,
+    gram: Vec<f64>,
+    /// Of the tridiagonal form; in the end the eigenvalues.
+    diagonal: Vec<f64>,
+    beside: Vec<f64>,
+    reflector: Vec<f64>,
+    image: Vec<f64>,
+}
+
+impl Spectrum {
+    /// Of the eigenvalues, scaled to a sum of 1.
+    fn entropy(&mut self, side: usize) -> f32 {
+        let trace: f64 = (0..side).map(|i| self.gram[i * side + i]).sum();
+        if trace == 0.0 {
+            return 0.0;
+        }
+        self.gram.iter_mut().for_each(|x| *x /= trace);
+        self.tridiagonal(side);
+        self.diagonalise();
+        let part = |share: &f64| if *share > 0.0 { -share * share.ln() } else { 0.0 };
+        self.diagonal.iter().map(part).sum::<f64>() as f32
+    }
+
+    /// Householder's reflections, one per column. (Jacobi's rotations of the whole matrix took ten times as long.)
+    fn tridiagonal(&mut self, n: usize) {
+        let Self { gram: a, diagonal, beside, reflector, image, .. } = self;
+        diagonal.clear();
+        beside.clear();
+        for k in 0..n {
+            diagonal.push(a[k * n + k]);
+            if k + 1 == n {
+                break;
+            }
+            reflector.clear();
+            reflector.extend_from_slice(&a[k * n + k + 1..(k + 1) * n]); // row k is column k
+            let square: f64 = reflector.iter().map(|x| x * x).sum();
+            let first = reflector[0];
+            if square - first * first <= f64::MIN_POSITIVE {
+                beside.push(first);
+                continue;
+            }
+            let length = -square.sqrt().copysign(first);
+            beside.push(length);
+            reflector[0] -= length;
+            let factor = 1.0 / (square - first * length); // 2 / |reflector|^2
+                                                          // image = factor * A v, then shifted along v so that A - v w^T - w v^T is the reflected matrix.
+            image.clear();
+            image.resize(n - k - 1, 0.0);
+            for (i, x) in reflector.iter().enumerate() {
+                let row = &a[(k + 1 + i) * n + k + 1..(k + 2 + i) * n];
+                image.iter_mut().zip(row).for_each(|(image, a)| *image += factor * x * a);
+            }
+            let along: f64 = reflector.iter().zip(&*image).map(|(v, p)| v * p).sum::<f64>() * factor / 2.0;
+            image.iter_mut().zip(&*reflector).for_each(|(p, v)| *p -= along * v);
+            for (i, (v, w)) in reflector.iter().zip(&*image).enumerate() {
+                let row = &mut a[(k + 1 + i) * n + k + 1..(k + 2 + i) * n];
+                for ((a, x), y) in row.iter_mut().zip(&*image).zip(&*reflector) {
+                    *a -= v * x + w * y;
+                }
+            }
+        }
+        beside.push(0.0);
+    }
+
+    /// The QL method with implicit shifts, eigenvalue by eigenvalue.
+    fn diagonalise(&mut self) {
+        const ROUNDS: usize = 60; // two do
+        let (d, e) = (&mut self.diagonal, &mut self.beside);
+        let n = d.len();
+        for l in 0..n {
+            for _ in 0..ROUNDS {
+                let small = |i: usize| e[i].abs() <= f64::EPSILON * (d[i].abs() + d[i + 1].abs()) + 1e-20;
+                let m = (l..n - 1).find(|i| small(*i)).unwrap_or(n - 1);
+                if m == l {
+                    break;
+                }
+                let g = (d[l + 1] - d[l]) / (2.0 * e[l]);
+                let mut g = d[m] - d[l] + e[l] / (g + g.hypot(1.0).copysign(g));
+                let (mut s, mut c, mut p) = (1.0, 1.0, 0.0);
+                let mut split = false;
+                for i in (l..m).rev() {
+                    let (f, b) = (s * e[i], c * e[i]);
+                    let r = (f * f + g * g).sqrt(); // elements are at most 1
+                    e[i + 1] = r;
+                    if r == 0.0 {
+                        d[i + 1] -= p;
+                        split = true;
+                        break;
+                    }
+                    (s, c) = (f / r, g / r);
+                    g = d[i + 1] - p;
+                    let r = (d[i] - g) * s + 2.0 * c * b;
+                    p = s * r;
+                    d[i + 1] = g + p;
+                    g = c * r - b;
+                }
+                if !split {
+                    d[l] -= p;
+                    e[l] = g;
+                }
+                e[m] = 0.0;
+            }
+        }
     }
 }
 
