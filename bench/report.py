@@ -60,6 +60,7 @@ ORDER = (
     *(
         "encode",
         "encode_array",
+        "unseen_rule",
         "encode_batch",
         "count",
         "append",

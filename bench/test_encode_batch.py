@@ -26,6 +26,25 @@ def test_encode_batch(measure, contestant, part, turn):
     )
 
 
+@pytest.mark.parametrize("contestant", contestants("encode_batch"))
+@pytest.mark.parametrize("part", ["english", "code"])
+def test_one_document(measure, contestant, part, turn):
+    """All of a turn as one document, eight times over: what a contestant cuts for its threads is its own affair."""
+    name = vocabularies.names()[0]
+    if not contestant.takes(name):
+        pytest.skip("it does not read this vocabulary")
+    encode = warmed(contestant, name, part)
+    document = "\n".join(texts.documents(part, turn)) * 8
+    measure(
+        encode,
+        [document],
+        work=len(document.encode()),
+        unit="MB/s",
+        input=f"one document of 4 MB, {part}, {name}",
+        same=True,
+    )
+
+
 def warmed(contestant, name, part, seen=set()):  # noqa: B006
     encode = prepared(contestant, "encode_batch", vocabularies.load(name))
     if (contestant.name, part) not in seen:

@@ -10,7 +10,8 @@ SIGNS = "abcdefgh ABC 'sStT  0123456789\t\n\r\n/.,!?-_(){}\u00a0\u2028ñßſK你
 PATTERNS = {
     **{f"tiktoken {name}": rule for name, rule in _RULES.items()},
     "long look-ahead": r"(?=(\d{3})+(?!\d))| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "fallback engine": r"(?<=a)b|\w+|\s+|\W",
+    "fallback engine": r"(?<=ba)b|\w+|\s+|\W",
+    "edges of words": r"\b\w{1,4}|(?m:^)\s|(?<=[a-f])\w+|\s+(?m:$)|\B.|(?s:.)",
     "a word before a stop": r"\p{L}+(?=\.)|\p{L}|\s+|.",
     "leaves gaps": r"\p{L}+|\p{N}",
     "one piece": r"(?s:.+)",

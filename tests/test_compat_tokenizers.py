@@ -229,6 +229,42 @@ def test_truncation_and_padding(pair, strategy, direction):
             tok.no_padding()
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("strategy", [None, "longest_first", "only_first"])
+def test_batches_without_offsets(pair, strategy, padded):
+    """Pairs, truncation and padding as there; only offsets and words are missing."""
+    inputs = [
+        "Hello my friend, how are you?",
+        ("the quick brown fox jumps", "over my <b> lazy dog"),
+        "",
+        ("a", "b b"),
+    ]
+    found = []
+    for tok in pair:
+        tok = copy.deepcopy(tok)
+        if strategy:
+            tok.enable_truncation(9, stride=2, strategy=strategy)
+        if padded:
+            tok.enable_padding(pad_id=1, pad_token="x", pad_to_multiple_of=4)
+        found.append(tok.encode_batch_fast(inputs))
+    fields = [name for name in FIELDS if name not in ("offsets", "word_ids")]
+    for mine, other in zip(*found, strict=True):
+        assert [getattr(mine, name) for name in fields] == [getattr(other, name) for name in fields]
+        assert [part.ids for part in mine.overflowing] == [part.ids for part in other.overflowing]
+
+
+def test_places_by_the_core_are_those_of_the_components():
+    tok = byte_level(ours, add_prefix_space=False)
+    tok.add_tokens(["<b>", ours.AddedToken("my", single_word=True)])
+    for text in [*TEXTS, "a<b>my  my,mymy<b><b> \U0001f469\u200d\U0001f680\u0301"]:
+        native = tok._native(text, 0)
+        assert native is not None
+        assert_same(native, tok._text(text, 0, None))
+        tok._knows_places = False
+        assert tok._native(text, 0) is None
+        tok._knows_places = True
+
+
 def test_questions_to_an_encoding(pair):
     mine, other = (tok.encode("the quick fox, naïve", "how are you") for tok in pair)
     for at in range(len(other) + 1):
@@ -323,6 +359,8 @@ PRE_TOKENIZERS = {
     "Char": lambda p, lib: p.CharDelimiterSplit("a"),
     "Digits": lambda p, lib: p.Digits(),
     "Fixed": lambda p, lib: p.FixedLength(length=3),
+    "Scripts": lambda p, lib: p.UnicodeScripts(),
+    "Edges of words": lambda p, lib: p.Split(lib.Regex(r"\b\w|^\s|\W$|\h{2}"), "isolated"),
     **{
         f"Split {how}": lambda p, lib, how=how: p.Split(lib.Regex(r"\s+|\p{N}"), how)
         for how in ("removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous")

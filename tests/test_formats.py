@@ -7,9 +7,11 @@ import random
 import re
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tiktoken.load import load_tiktoken_bpe
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import tokamask as tm
+from tokamask import _core
 
 ALPHABET = "ab ▁é\n日<0xE3>\u0301 .,1 \t"
 ODD = [
@@ -316,12 +318,75 @@ def test_punctuation_on_every_character(files):
         assert ours.encode(text) == want, hex(start)
 
 
+@pytest.mark.parametrize("rule", [r"\w", r"\W", r"\s", r"\d", r"\h", r"[\w&&\p{N}]", r"\p{L}"])
+def test_classes_of_rules_on_every_character(rule):
+    reference, ours = normalizers.Replace(Regex(rule), ""), _core.Pattern(rule)
+    for start in range(0, 0x110000, 8192):
+        text = "".join(map(chr, (c for c in range(start, start + 8192) if not 0xD800 <= c < 0xE000)))
+        taken = {at for begin, end in ours.find(text) for at in range(begin, end)}
+        left = "".join(c for at, c in enumerate(text) if at not in taken)
+        assert reference.normalize_str(text) == left, hex(start)
+
+
+def test_scripts_on_every_character():
+    reference = pre_tokenizers.UnicodeScripts()
+    for start in range(0, 0x110000, 8192):
+        chars = [chr(c) for c in range(start, start + 8192) if not 0xD800 <= c < 0xE000]
+        # In order, and each beside characters of scripts whose own have moved.
+        for text in ["".join(chars), "a".join(chars), "\u0915".join(chars), "\u6f22-".join(chars)]:
+            want = [span for _, span in reference.pre_tokenize_str(text)]
+            assert _core.cut_scripts(text) == want, hex(start)
+
+
+def test_rules_mean_the_same_when_they_are_written(tmp_path):
+    """Ends of the text in our rules are ends of lines in a tokenizer.json, unless spelled otherwise."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"\n\n": 256, b"  ": 257, b" \n": 258}
+    tok = tm.Tokenizer.from_tiktoken(ranks, pattern=r"^a|[^\s^$]+|\s+$|\s")
+    path = tmp_path / "t.json"
+    tok.save(path)
+    reference, again = Tokenizer.from_file(str(path)), tm.Tokenizer.from_file(path)
+    for text in ["ab\nab", "a  \n b\n\n", "  ", "$^a$\n"]:
+        assert tok.encode(text) == reference.encode(text).ids == again.encode(text), text
+    other = tm.Tokenizer.from_tiktoken(ranks, pattern=r"\w+|\W")
+    with pytest.raises(tm.errors.VocabularyError, match="would mean something else"):
+        other.save(path)
+
+
+def test_ranks_and_tekken_are_written(tmp_path):
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"th": 256, b"the": 258}
+    tok = tm.Tokenizer.from_tiktoken(ranks, pattern=r"\s|\S+", special_tokens={"<end>": 257})
+    tok.save(tmp_path / "t.tiktoken")
+    assert load_tiktoken_bpe(str(tmp_path / "t.tiktoken")) == ranks
+    again = tm.Tokenizer.from_tiktoken(tmp_path / "t.tiktoken", pattern=r"\s|\S+")
+    assert again.encode("then the end") == tok.encode("then the end")
+    with pytest.raises(tm.errors.VocabularyError, match="special tokens that do not come first"):
+        tok.save(tmp_path / "tekken.json")
+    behind = {token: rank + 2 for token, rank in ranks.items() if rank < 257}
+    tok = tm.Tokenizer.from_tiktoken(behind, pattern=r"\s|\S+", special_tokens={"<unk>": 0, "</s>": 1})
+    tok.save(tmp_path / "tekken.json")
+    again = tm.Tokenizer.from_file(tmp_path / "tekken.json")
+    text = "then the end</s>"
+    assert again.encode(text) == tok.encode(text)
+    assert again.encode(text, allowed_special="all") == tok.encode(text, allowed_special="all")
+    assert list(again.vocabulary.eos_ids) == [1]
+
+
 STEPS = [
     {"type": "BertPreTokenizer"},
     {"type": "FixedLength", "length": 3},
     {"type": "CharDelimiterSplit", "delimiter": "▁"},
     {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": True},
     {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    {"type": "UnicodeScripts"},
+    {"type": "Split", "pattern": {"Regex": r"\b\w|^ |\W$|\h{2}"}, "behavior": "Isolated", "invert": False},
+    {"type": "Split", "pattern": {"Regex": r"[^\w▁]|\Bt"}, "behavior": "MergedWithNext", "invert": True},
+    {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "FixedLength", "length": 3},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        ],
+    },
     {
         "type": "Sequence",
         "pretokenizers": [

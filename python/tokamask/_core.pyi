@@ -2,7 +2,7 @@
 
 import builtins
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -65,6 +65,7 @@ class Tokenizer:
         *,
         add_special_tokens: bool = False,
         allowed_special: Collection[str] | Literal["all"] | None = None,
+        threads: int = 1,
     ) -> list[int]: ...
     def encode_array(
         self,
@@ -72,6 +73,7 @@ class Tokenizer:
         *,
         add_special_tokens: bool = False,
         allowed_special: Collection[str] | Literal["all"] | None = None,
+        threads: int = 1,
     ) -> npt.NDArray[np.uint32]: ...
     def encode_batch(
         self,
@@ -81,6 +83,15 @@ class Tokenizer:
         allowed_special: Collection[str] | Literal["all"] | None = None,
         threads: int | None = None,
     ) -> Ragged: ...
+    def encode_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        separator: str | None = None,
+        add_special_tokens: bool = False,
+        allowed_special: Collection[str] | Literal["all"] | None = None,
+        threads: int | None = None,
+    ) -> Iterator[Ragged]: ...
     def count(
         self,
         text: str,
@@ -159,6 +170,7 @@ class Pattern:
     def find(self, text: str) -> list[tuple[int, int]]: ...
 
 def read_ranks(data: bytes) -> dict[bytes, int]: ...
+def cut_scripts(text: str) -> list[tuple[int, int]]: ...
 def may_have_special(tokenizer: Tokenizer, text: str) -> bool: ...
 def encode_lists(
     tokenizer: Tokenizer,
@@ -171,6 +183,7 @@ def encode_utf8(
     offsets: npt.NDArray[np.int64],
     add_special_tokens: bool,
     allowed_special: Collection[str] | Literal["all"] | None,
+    threads: int | None = None,
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
 def encode_piece(tokenizer: Tokenizer, piece: bytes) -> list[int]: ...
 def encode_bytes(tokenizer: Tokenizer, data: bytes) -> list[int]: ...

@@ -64,17 +64,18 @@ def next_byte_law(
     before = _unsettled(tokenizer, context) if canonical else []
     begun = tokenizer.decode_bytes(before)
     total = np.zeros(257)
-    found: list[tuple[list[int], float]] = [([], 0.0)]
-    for ids, weight in found:  # grows while it is read
-        rest = pending[len(tokenizer.decode_bytes(ids)) :]
+    found: list[tuple[list[int], int, float]] = [([], 0, 0.0)]
+    for ids, spelled, weight in found:  # grows while it is read
+        rest = pending[spelled:]
         logprobs = np.asarray(law(ids), np.float32)
         for token in _tokens_that_begin(tokenizer, rest):
             longer = [*ids, token]
             if not canonical or tokenizer.is_canonical([*before, *longer]):
-                found.append((longer, weight + float(logprobs[token])))
+                size = spelled + len(tokenizer.vocabulary.bytes(token))
+                found.append((longer, size, weight + float(logprobs[token])))
         if canonical:
-            spelled = begun + pending[: len(pending) - len(rest)]
-            logprobs = _kept(tokenizer, logprobs, _followers(tokenizer, [*before, *ids], spelled, rest))
+            followers = _followers(tokenizer, [*before, *ids], begun + pending[:spelled], rest)
+            logprobs = _kept(tokenizer, logprobs, followers)
         with np.errstate(divide="ignore"):
             total += np.exp(weight + tokenizer.next_byte_logprobs(logprobs, rest))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -31,7 +31,8 @@ pub struct Pattern(tokamask::text::pattern::Pattern);
 impl Pattern {
     #[new]
     fn new(source: &str) -> Result<Self> {
-        Ok(Self(tokamask::text::pattern::Pattern::new(source)?))
+        let rule = tokamask::text::pattern::onig_rule(source)?;
+        Ok(Self(tokamask::text::pattern::Pattern::new(&rule)?))
     }
 
     /// Start and end of each match in `text`, in characters.
@@ -46,6 +47,19 @@ impl Pattern {
         })?;
         Ok(found)
     }
+}
+
+/// Start and end of each stretch of one script in `text`, in characters.
+#[pyfunction]
+pub fn cut_scripts(text: &str) -> Vec<(usize, usize)> {
+    let (mut spans, mut at, mut char) = (Vec::new(), 0, 0);
+    tokamask::text::scripts::cut(text, &mut spans);
+    let mut chars = |to: usize| {
+        char += text[at..to].chars().count();
+        at = to;
+        char
+    };
+    spans.into_iter().map(|(start, end)| (chars(start), chars(end))).collect()
 }
 
 /// True if the text of some added token is in ``text``.
@@ -84,6 +98,7 @@ pub fn encode_lists<'py>(
 
 /// The ids of texts that lie one after another in UTF-8, as Arrow keeps them: `offsets` int64 `[batch + 1]`.
 #[pyfunction]
+#[pyo3(signature = (tokenizer, data, offsets, add_special_tokens, allowed_special, threads=None))]
 #[allow(clippy::type_complexity)]
 pub fn encode_utf8<'py>(
     py: Python<'py>,
@@ -92,6 +107,7 @@ pub fn encode_utf8<'py>(
     offsets: &Bound<'py, PyArray1<i64>>,
     add_special_tokens: bool,
     allowed_special: Option<&Bound<'_, PyAny>>,
+    threads: Option<std::num::NonZeroUsize>,
 ) -> Result<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>)> {
     let allowed = allowed(allowed_special)?;
     let (data, offsets) = (data.readonly(), offsets.readonly());
@@ -104,7 +120,7 @@ pub fn encode_utf8<'py>(
     let texts: Option<Vec<&str>> = offsets.windows(2).map(text).collect();
     let texts = texts.ok_or_else(|| PyValueError::new_err("a string of the column is not UTF-8"))?;
     let (ids, offsets) =
-        py.detach(|| tokenizer.core().encode_batch(&texts, add_special_tokens, &allowed, None))?;
+        py.detach(|| tokenizer.core().encode_batch(&texts, add_special_tokens, &allowed, threads))?;
     Ok((to_numpy(py, ids), to_numpy(py, offsets)))
 }
 

@@ -31,8 +31,8 @@ mod _core {
     use crate::draft::{count_continuations, DraftSession, Drafter};
     #[pymodule_export]
     use crate::drop_in::{
-        encode_bytes, encode_lists, encode_piece, encode_unstable, encode_utf8, may_have_special, read_ranks,
-        Pattern,
+        cut_scripts, encode_bytes, encode_lists, encode_piece, encode_unstable, encode_utf8,
+        may_have_special, read_ranks, Pattern,
     };
     #[pymodule_export]
     use crate::grammar::{

@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
 use tokamask::formats::map::Map;
-use tokamask::formats::{compiled, tiktoken, tokenizer_json_write};
+use tokamask::formats::{compiled, tekken, tiktoken, tokenizer_json_write};
 use tokamask::text::added::Allowed;
 use tokamask::tokenizer::sample::Law;
 use tokamask::tokenizer::segment::Method;
@@ -60,7 +60,19 @@ impl Tokenizer {
         self.ints.get_or_init(py, || Ints::new(py, self.inner.vocabulary().len()))
     }
 
-    fn ids(&self, py: Python<'_>, text: &str, special: bool, allowed: &Allowed) -> Result<Vec<u32>> {
+    fn ids(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        special: bool,
+        allowed: &Allowed,
+        threads: usize,
+    ) -> Result<Vec<u32>> {
+        if threads != 1 {
+            let threads = std::num::NonZeroUsize::new(threads);
+            threads.ok_or_else(|| PyValueError::new_err("threads: expected 1 or more, got 0"))?;
+            return Ok(py.detach(|| self.inner.encode_over(text, special, allowed, threads))?);
+        }
         let encode = || self.inner.encode(text, special, allowed);
         Ok(if text.len() < SHORT { encode() } else { py.detach(encode) }?)
     }
@@ -238,35 +250,41 @@ impl Tokenizer {
     ///     Put round the text what the file asks for (begin and end of sequence).
     /// allowed_special : collection of str, or "all"
     ///     Special tokens that are recognised in the text.
-    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    /// threads : int
+    ///     A text of 128 KiB or more is cut for so many threads where the ids do not change by it; not where a
+    ///     pre-tokenizer changes the text.
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None, threads=1))]
     fn encode<'py>(
         &self,
         py: Python<'py>,
         text: &str,
         add_special_tokens: bool,
         allowed_special: Option<&Bound<'_, PyAny>>,
+        threads: usize,
     ) -> Result<Bound<'py, PyList>> {
-        let ids = self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?;
+        let ids = self.ids(py, text, add_special_tokens, &allowed(allowed_special)?, threads)?;
         if ids.len() < FEW && self.ints.get(py).is_none() {
             return Ok(PyList::new(py, ids)?);
         }
         Ok(self.ints(py).list(py, &ids)?)
     }
 
-    /// The ids of ``text`` as uint32 [n].
-    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None))]
+    /// The ids of ``text`` as uint32 [n]; the arguments are those of :meth:`encode`.
+    #[pyo3(signature = (text, *, add_special_tokens=false, allowed_special=None, threads=1))]
     fn encode_array<'py>(
         &self,
         py: Python<'py>,
         text: &str,
         add_special_tokens: bool,
         allowed_special: Option<&Bound<'_, PyAny>>,
+        threads: usize,
     ) -> Result<Bound<'py, PyArray1<u32>>> {
-        Ok(to_numpy(py, self.ids(py, text, add_special_tokens, &allowed(allowed_special)?)?))
+        Ok(to_numpy(py, self.ids(py, text, add_special_tokens, &allowed(allowed_special)?, threads)?))
     }
 
     /// The ids of many texts, as a :class:`tokamask.Ragged`, on ``threads`` threads: by default on as many
-    /// as the environment variable ``TOKAMASK_NUM_THREADS`` says, or on all cores.
+    /// as the environment variable ``TOKAMASK_NUM_THREADS`` says, or on all cores. A text of a megabyte or more is
+    /// itself cut for them, see :meth:`encode`.
     #[pyo3(signature = (texts, *, add_special_tokens=false, allowed_special=None, threads=None))]
     fn encode_batch<'py>(
         &self,
@@ -283,6 +301,44 @@ impl Tokenizer {
             py.detach(|| self.inner.encode_batch(&texts, add_special_tokens, &allowed, threads))?;
         let ragged = py.import("tokamask.ragged")?.getattr("Ragged")?;
         Ok(ragged.call1((to_numpy(py, ids), to_numpy(py, offsets)))?)
+    }
+
+    /// The documents of files as :class:`tokamask.Ragged`, file after file in the order given, read when asked for.
+    ///
+    /// Parameters
+    /// ----------
+    /// paths : iterable of paths
+    /// separator : str, optional
+    ///     What stands between the documents of a file and belongs to none of them; what follows the last one is a document
+    ///     unless it is empty. Without one every file is a document.
+    /// add_special_tokens, allowed_special, threads
+    ///     As for :meth:`encode_batch`.
+    ///
+    /// Yields
+    /// ------
+    /// Ragged
+    ///     One for every file; of a file with a separator one for every 64 MiB or so.
+    ///
+    /// Raises
+    /// ------
+    /// VocabularyError
+    ///     A file is not UTF-8; ``path`` says which, the message where.
+    ///
+    /// Examples
+    /// --------
+    /// >>> [rows.to_lists() for rows in tok.encode_files(["a.txt", "b.txt"], separator="\n")]  # doctest: +SKIP
+    /// [[[537], [827]], [[1296]]]
+    #[pyo3(signature = (paths, *, separator=None, add_special_tokens=false, allowed_special=None, threads=None))]
+    fn encode_files<'py>(
+        slf: &Bound<'py, Self>,
+        paths: &Bound<'py, PyAny>,
+        separator: Option<&str>,
+        add_special_tokens: bool,
+        allowed_special: Option<&Bound<'py, PyAny>>,
+        threads: Option<std::num::NonZeroUsize>,
+    ) -> Result<Bound<'py, PyAny>> {
+        let encode = slf.py().import("tokamask.files")?.getattr("encode_files")?;
+        Ok(encode.call1((slf, paths, separator, add_special_tokens, allowed_special, threads))?)
     }
 
     /// The number of ids of ``text``.
@@ -488,17 +544,20 @@ impl Tokenizer {
         self.vocabulary.clone()
     }
 
-    /// Writes the tokenizer to ``path``, to be read by ``from_file``: a tokenizer.json if the name ends
-    /// in ``.json``, else the compiled form that loads fastest.
+    /// Writes the tokenizer to ``path``: a tokenizer.json if the name ends in ``.json``, a tekken.json if it begins with
+    /// ``tekken`` as well, tiktoken's ranks if it ends in ``.tiktoken`` (without split rule and special tokens, for which
+    /// that file has no place), else the compiled form that loads fastest.
     ///
     /// A compiled file is mapped into memory when it is read. Its length and checksum are verified each time, which finds accidents,
     /// not forgery: load only files that you trust as much as your code. Replace a file that somebody may have mapped; do not write into it.
     fn save(&self, path: std::path::PathBuf) -> Result<()> {
-        let json = path.extension().is_some_and(|suffix| suffix == "json");
-        let data = if json {
-            tokenizer_json_write::write(self.inner.definition())?
-        } else {
-            self.inner.to_compiled()?
+        let definition = self.inner.definition();
+        let tekken = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tekken"));
+        let data = match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("json") if tekken => tekken::write(definition)?,
+            Some("json") => tokenizer_json_write::write(definition)?,
+            Some("tiktoken") => tiktoken::write(definition)?,
+            _ => self.inner.to_compiled()?,
         };
         Ok(std::fs::write(path, data).map_err(PyErr::from)?)
     }

@@ -4,6 +4,7 @@ pub mod appender;
 pub mod batch;
 pub mod cover;
 pub mod offsets;
+mod parallel;
 pub mod prefixes;
 mod route;
 pub mod sample;
@@ -303,6 +304,9 @@ impl Tokenizer {
 
     /// Normal text without added tokens.
     fn encode_ordinary(&self, text: &str, first: bool, sink: &mut impl Sink) -> Result<(), Error> {
+        if self.encode_parts(text, first, sink)? {
+            return Ok(());
+        }
         if !matches!(self.route, Route::Bytes) {
             return self.route.encode(text, first, self.settings.whole_pieces, &self.encoder, sink);
         }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from tokamask import _core
 from tokamask.compat.tokenizers import regex
 from tokamask.compat.tokenizers.added import is_word
 from tokamask.compat.tokenizers.alphabet import CHARS
 from tokamask.compat.tokenizers.component import Component
 from tokamask.compat.tokenizers.normalized import NormalizedString, joined
 from tokamask.compat.tokenizers.pretokenized import PreTokenizedString
-from tokamask.errors import UnsupportedComponentError
 
 _GPT2 = regex.Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
@@ -243,10 +243,10 @@ class Metaspace(PreTokenizer):
 
 
 class UnicodeScripts(PreTokenizer):
-    """Stands in files; cutting by script is refused."""
+    """Cuts where the script changes; kana count as Han, spaces go with what comes before them."""
 
     def _cut(self, part: NormalizedString) -> list[NormalizedString]:
-        raise UnsupportedComponentError("cutting by script is not built in", component="UnicodeScripts")
+        return [part._part(start, end) for start, end in _core.cut_scripts(part.normalized)]
 
 
 _NAMES = {

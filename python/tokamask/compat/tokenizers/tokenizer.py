@@ -16,12 +16,13 @@ from tokamask import Tokenizer as Core
 from tokamask import _core
 from tokamask.compat.tokenizers import added, component, models, normalizers, pre_tokenizers, processors
 from tokamask.compat.tokenizers.added import AddedToken
+from tokamask.compat.tokenizers.alphabet import CHARS
 from tokamask.compat.tokenizers.component import shown_fields
 from tokamask.compat.tokenizers.decoders import Decoder
 from tokamask.compat.tokenizers.encoding import Encoding
 from tokamask.compat.tokenizers.normalized import NormalizedString
 from tokamask.compat.tokenizers.pretokenized import PreTokenizedString, Split, Token
-from tokamask.errors import TokamaskError
+from tokamask.errors import TokamaskError, UnsupportedComponentError
 
 _STRATEGIES = ("longest_first", "only_first", "only_second")
 
@@ -96,6 +97,7 @@ class Tokenizer:
                 (self._normal if token.normalized else self._raw)[content] = (token_id, token)
         self._core: Core | None = None
         self._core_tried = False
+        self._knows_places = False
         self._stamp = stamp
 
     def _fast(self) -> Core | None:
@@ -109,6 +111,13 @@ class Tokenizer:
                     self._core = Core.from_bytes(self._json(short=True).encode())
                 except (TokamaskError, Exception):  # a custom component has no JSON, an odd one no fast path
                     self._core = None
+            # The core leaves bytes without a token out, and with them parts that count as words here.
+            self._knows_places = (
+                self._core is not None
+                and self._normalizer is None
+                and all(char in self._model._vocab for char in CHARS)
+                and not any(token.lstrip or token.rstrip for token in self._added.values())
+            )
         return self._core
 
     # Files
@@ -409,19 +418,26 @@ class Tokenizer:
         self, input: Any, is_pretokenized: bool = False, add_special_tokens: bool = True
     ) -> list[Encoding]:
         """The same without offsets: where the Rust core knows all components, it alone does the work."""
-        pairs = list(_inputs(input, is_pretokenized))
-        core = None if is_pretokenized or self._truncation or self._padding else self._fast()
-        if core is None or any(pair is not None for _, pair in pairs):
+        core = None if is_pretokenized else self._fast()
+        if core is None:
             return self.encode_batch(input, is_pretokenized, add_special_tokens)
-        texts = [cast(str, _checked(text, False)) for text, _ in pairs]
-        lists = _core.encode_lists(core, texts, "all")
-        return [self.post_process(self._bare(ids), None, add_special_tokens) for ids in lists]
+        pairs = list(_inputs(input, is_pretokenized))
+        texts = [cast(str, _checked(text, False)) for both in pairs for text in both if text is not None]
+        lists = iter(_core.encode_lists(core, texts, "all"))
+        encodings = []
+        for _, pair in pairs:
+            first = self._bare(next(lists), 0)
+            second = None if pair is None else self._bare(next(lists), 1)
+            encodings.append(self.post_process(first, second, add_special_tokens))
+        if self._padding is not None:
+            _pad(encodings, self._padding)
+        return encodings
 
-    def _bare(self, ids: list[int]) -> Encoding:
+    def _bare(self, ids: list[int], type_id: int) -> Encoding:
         """An encoding that knows its ids and tokens only."""
         encoding = Encoding()
         size = len(ids)
-        encoding.ids, encoding.type_ids = ids, [0] * size
+        encoding.ids, encoding.type_ids = ids, [type_id] * size
         encoding.tokens = [cast(str, self.id_to_token(token_id)) for token_id in ids]
         encoding.word_ids, encoding.offsets = [None] * size, [(0, 0)] * size
         encoding.special_tokens_mask, encoding.attention_mask = [0] * size, [1] * size
@@ -448,9 +464,27 @@ class Tokenizer:
     def _sequence(self, sequence: str | Sequence[str], type_id: int) -> Encoding:
         self._refresh()
         if isinstance(sequence, str):
-            return self._text(sequence, type_id, None)
+            return self._native(sequence, type_id) or self._text(sequence, type_id, None)
         words = [self._text(word, type_id, nth) for nth, word in enumerate(sequence)]
         return Encoding.merge(words, False)
+
+    def _native(self, text: str, type_id: int) -> Encoding | None:
+        """What :meth:`_text` gives, by the Rust core alone, if that only cuts the text and merges its bytes."""
+        core = self._fast()
+        if core is None or not self._knows_places:
+            return None
+        try:
+            places = core.encode_with_offsets(text, allowed_special="all")
+        except UnsupportedComponentError:
+            self._knows_places = False
+            return None
+        encoding = self._bare(places.ids.tolist(), type_id)
+        encoding.offsets = list(map(tuple, places.offsets.tolist()))
+        # Added tokens count as words of their own.
+        words = places.word_ids
+        fresh = (words < 0) | (words != np.concatenate([words[:1] - 1, words[:-1]]))
+        encoding.word_ids = (np.cumsum(fresh) - 1).tolist()
+        return encoding
 
     def _text(self, text: str, type_id: int, word: int | None) -> Encoding:
         whole = PreTokenizedString(text)

@@ -67,6 +67,11 @@ thread_local! {
 pub trait Sink {
     /// More ids.
     fn ids(&mut self, ids: &[u32]);
+
+    /// How many threads may work for it.
+    fn threads(&self) -> usize {
+        1
+    }
 }
 
 impl Sink for Vec<u32> {
@@ -216,6 +221,11 @@ impl Encoder {
     /// The merge tables.
     pub fn bpe(&self) -> &Bpe {
         &self.bpe
+    }
+
+    /// True if the ids on both sides of a place in a piece are those of two pieces.
+    pub fn is_barrier(&self, piece: &[u8], at: usize) -> bool {
+        !self.odd && self.barriers.is_barrier(piece, at)
     }
 
     /// Forgets every cached piece.

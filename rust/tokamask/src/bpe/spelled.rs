@@ -248,6 +248,16 @@ impl Spelled {
         out.end();
     }
 
+    /// True if a text may be cut before a space here: no token has it behind what comes before, which is no space.
+    pub fn parts_at(&self, text: &[u8], at: usize) -> bool {
+        let before = text[at - 1];
+        self.whole.is_empty()
+            && text[at] == b' '
+            && before < 0x80
+            && before != b' '
+            && self.pairs.ascii_apart(before, b' ')
+    }
+
     fn spell_out<'a, S: Sink>(&'a self, to: &'a mut S) -> SpellOut<'a, S> {
         let single = self.runs.as_ref().map_or(NONE, Runs::single);
         SpellOut { spelled: self, to, unknown_before: false, single, run: 0, ready: Vec::new() }

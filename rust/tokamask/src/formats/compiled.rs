@@ -25,7 +25,7 @@ use crate::error::VocabularyError;
 
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"tokamask";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER: usize = 20;
 const PACKAGE: &str = env!("CARGO_PKG_VERSION");
 
@@ -81,9 +81,15 @@ pub fn write(definition: &Definition, derived: &Derived) -> Result<Vec<u8>, Voca
     file.extend(derived.tables.ids.iter().flat_map(|id| id.to_le_bytes()));
     put_pairs(&mut file, &derived.tables.halves);
     put(&mut file, &derived.tables.barriers);
-    let sum = checksum(&file[HEADER..]);
-    file[12..HEADER].copy_from_slice(&sum.to_le_bytes());
+    seal(&mut file);
     Ok(file)
+}
+
+/// Writes the checksum into a file that is long enough to have one.
+pub(super) fn seal(file: &mut [u8]) {
+    if let Some((header, rest)) = file.split_at_mut_checked(HEADER) {
+        header[12..].copy_from_slice(&checksum(rest).to_le_bytes());
+    }
 }
 
 fn put(file: &mut Vec<u8>, bytes: &[u8]) {
@@ -126,7 +132,8 @@ impl Compiled {
             count => Some(place(take(&mut rest, (count - 1).checked_mul(8).ok_or_else(cut_short)?)?)),
         };
         let derived = if take_counted(&mut rest, 1)? == PACKAGE.as_bytes() {
-            Some(read_derived(&mut rest, lengths.len() / 4)?)
+            let spelled: Vec<u32> = numbers(&data[lengths.clone()]).collect();
+            Some(read_derived(&mut rest, &spelled)?)
         } else {
             None
         };
@@ -160,7 +167,9 @@ impl Compiled {
     }
 }
 
-fn read_derived(rest: &mut &[u8], tokens: usize) -> Result<Derived, VocabularyError> {
+/// `lengths`: of the tokens.
+fn read_derived(rest: &mut &[u8], lengths: &[u32]) -> Result<Derived, VocabularyError> {
+    let tokens = lengths.len();
     let mut derived = Derived::default();
     for _ in 0..take_length(rest)? {
         derived.windows.push(take_counted(rest, 1)?.to_vec());
@@ -171,10 +180,15 @@ fn read_derived(rest: &mut &[u8], tokens: usize) -> Result<Derived, VocabularyEr
     derived.tables.barriers = take_counted(rest, 1)?.to_vec();
     let sound = ids.len() / 4 <= tokens && derived.tables.ids.iter().all(|&id| (id as usize) < tokens);
     let mut halves = derived.tables.halves.iter().enumerate();
-    // A symbol is made of earlier ones, a single byte of itself.
+    let length = |symbol: u32| lengths[derived.tables.ids[symbol as usize] as usize];
+    // A symbol is made of earlier ones and as long as they are, a single byte of itself.
     if !sound
         || !halves.all(|(nth, &(left, right))| {
-            left.max(right) as usize <= nth && (left == right || left.max(right) as usize != nth)
+            let last = left.max(right) as usize;
+            if last == nth {
+                return left == right && length(left) == 1;
+            }
+            last < nth && length(left).checked_add(length(right)) == Some(length(nth as u32))
         })
     {
         return Err(VocabularyError::new("compiled tokenizer: a merge of what is not there"));

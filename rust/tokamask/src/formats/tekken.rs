@@ -1,13 +1,16 @@
 //! tekken.json: rank tokens after a block of special ones.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::tiktoken::ranked;
 use super::tokenizer_json::DeserializeAt;
 use super::{Definition, Settings};
 use crate::bpe::{Merges, MAX_SYMBOLS};
 use crate::error::{Error, VocabularyError};
+use crate::text::added::AddedToken;
 use crate::text::base64;
+use crate::text::pretokenizer::Step;
 
 #[derive(Serialize, Deserialize)]
 struct Config {
@@ -65,6 +68,49 @@ pub fn looks_like(file: &Value) -> bool {
     file["config"]["pattern"].is_string() && file["vocab"].is_array()
 }
 
+/// The tekken.json of a tokenizer: special tokens with the first ids, ranks behind them, one split rule.
+pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
+    let settings = &definition.settings;
+    let refuse = |what: &str| Err(VocabularyError::new(format!("tekken.json has no place for {what}")));
+    let pattern = match &settings.steps[..] {
+        [Step::Matches { pattern }] => pattern,
+        _ => return refuse("other steps than one split rule"),
+    };
+    if settings.normalizer.is_some() || !settings.prefix.is_empty() || !settings.suffix.is_empty() {
+        return refuse("a normalizer or a template");
+    }
+    let mut names: Vec<(u32, &str)> =
+        settings.added.iter().map(|token| (token.id, &*token.content)).collect();
+    names.sort_unstable();
+    let count = names.len();
+    let first = (0..).zip(&names).all(|(rank, &(id, _))| id == rank);
+    let special =
+        settings.added.iter().all(|token| *token == AddedToken::special(token.content.clone(), token.id));
+    if !first || !special || !settings.whole_pieces {
+        return refuse("special tokens that do not come first, or that match otherwise than as they stand");
+    }
+    let tokens = ranked(definition)?;
+    if tokens.len() < count || tokens[..count].iter().any(Option::is_some) {
+        return refuse("tokens of the ids of special ones");
+    }
+    let tokens: Option<Vec<&[u8]>> = tokens[count..].iter().map(Option::as_deref).collect();
+    let Some(tokens) = tokens else { return refuse("ids without a token") };
+    let row = |(rank, token): (usize, &&[u8])| json!({ "rank": rank, "token_bytes": base64::encode(token), "token_str": std::str::from_utf8(token).ok() });
+    let name = |&(rank, name): &(u32, &str)| json!({ "rank": rank, "token_str": name, "is_control": true });
+    let file = json!({
+        "config": {
+            "pattern": pattern,
+            "num_vocab_tokens": tokens.len(),
+            "default_vocab_size": count + tokens.len(),
+            "default_num_special_tokens": count,
+            "version": "v3",
+        },
+        "vocab": tokens.iter().enumerate().map(row).collect::<Vec<_>>(),
+        "special_tokens": names.iter().map(name).collect::<Vec<_>>(),
+    });
+    serde_json::to_vec(&file).map_err(|error| VocabularyError::new(error.to_string()))
+}
+
 /// Reads a tekken.json.
 pub fn read(file: &Value) -> Result<Definition, Error> {
     let config = Config::deserialize_at(&file["config"], "/config")?;
@@ -120,4 +166,24 @@ pub fn read(file: &Value) -> Result<Definition, Error> {
     let special = names.iter().map(|(rank, name, _)| (name.clone(), *rank as u32)).collect();
     let settings = Settings { eos_ids, ..Settings::tiktoken(&config.pattern, special) };
     Ok(Definition { tokens, merges: Merges::Ranks, settings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = (0..=255u8).map(|byte| Some(vec![byte]));
+        let tokens = vec![None; 3].into_iter().chain(bytes).chain([Some(b"ab".to_vec())]).collect();
+        let names =
+            ["<unk>", "<s>", "</s>"].iter().zip(0..).map(|(name, id)| ((*name).to_owned(), id)).collect();
+        let settings = Settings { eos_ids: vec![2], ..Settings::tiktoken(r"\s+|\S+", names) };
+        let mut definition = Definition { tokens, merges: Merges::Ranks, settings };
+        let file: Value = serde_json::from_slice(&write(&definition).expect("fits")).expect("JSON");
+        assert!(looks_like(&file));
+        assert_eq!(read(&file).expect("sound"), definition);
+        definition.settings.added[1].id = 7;
+        assert!(write(&definition).is_err());
+    }
 }

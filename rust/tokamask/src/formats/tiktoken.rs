@@ -1,6 +1,9 @@
 //! tiktoken rank files: a base64 token and its rank on each line.
 
+use super::Definition;
+use crate::bpe::{Bpe, Merges, NONE};
 use crate::error::VocabularyError;
+use crate::models::Kind;
 use crate::text::base64;
 
 /// True if the first line reads as a token and its rank.
@@ -45,6 +48,38 @@ pub fn from_entries(
     Ok(tokens)
 }
 
+/// The lines of a tokenizer whose ids are its ranks. Split rule and special tokens have no place in the file.
+pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
+    let mut file = Vec::new();
+    for (rank, token) in ranked(definition)?.iter().enumerate() {
+        if let Some(token) = token {
+            file.extend(base64::encode(token).into_bytes());
+            file.extend(format!(" {rank}\n").into_bytes());
+        }
+    }
+    Ok(file)
+}
+
+/// The tokens, if merging by their ids gives what the tokenizer's own merges give.
+pub(super) fn ranked(definition: &Definition) -> Result<&[Option<Vec<u8>>], VocabularyError> {
+    let Definition { tokens, merges, settings } = definition;
+    if settings.model != Kind::Bytes {
+        return Err(VocabularyError::new("a model that does not merge bytes has no ranks"));
+    }
+    let slices: Vec<Option<&[u8]>> = tokens.iter().map(Option::as_deref).collect();
+    let by_rank = Bpe::new(&slices, &Merges::Ranks)?;
+    if matches!(merges, Merges::List(_)) && Bpe::new(&slices, merges)?.symbols() != by_rank.symbols() {
+        return Err(VocabularyError::new("the merges are not those of the tokens in the order of their ids"));
+    }
+    // Readers of ranks take a piece that is a token for it, whether merging makes it or not.
+    let made = |(id, token): (usize, &Option<Vec<u8>>)| token.is_none() || by_rank.symbols[id] != NONE;
+    if settings.whole_pieces || tokens.iter().enumerate().all(made) {
+        Ok(tokens)
+    } else {
+        Err(VocabularyError::new("some token is never made by merging, which ranks cannot say"))
+    }
+}
+
 fn parse_line(line: &[u8]) -> Option<(Vec<u8>, u32)> {
     let cut = line.iter().position(|&b| b == b' ')?;
     let rank = std::str::from_utf8(&line[cut + 1..]).ok()?.trim().parse().ok()?;
@@ -54,6 +89,21 @@ fn parse_line(line: &[u8]) -> Option<(Vec<u8>, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = (0..=255u8).map(|byte| Some(vec![byte]));
+        let words = [Some(b"ab".to_vec()), None, Some(b"abc".to_vec())];
+        let settings = crate::formats::Settings::tiktoken("(?s:.+)", Vec::new());
+        let tokens: Vec<_> = bytes.chain(words).collect();
+        let mut definition = Definition { tokens, merges: Merges::Ranks, settings };
+        assert_eq!(read(&write(&definition).expect("ranks")).expect("lines"), definition.tokens);
+        let pair = u32::from(b'a');
+        definition.merges = Merges::List(vec![(pair, pair + 1), (256, pair + 2)]);
+        assert_eq!(read(&write(&definition).expect("the same order")).expect("lines"), definition.tokens);
+        definition.merges = Merges::List(vec![(pair + 1, pair + 2), (pair, 258)]);
+        assert!(write(&definition).is_err());
+    }
 
     #[test]
     fn lines_are_read_and_errors_name_them() {

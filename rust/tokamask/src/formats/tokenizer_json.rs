@@ -76,8 +76,12 @@ pub fn read(file: &Value, large: Option<Large>) -> Result<Definition, Error> {
     Ok(Definition { tokens: model.tokens, merges: model.merges, settings })
 }
 
-/// The last step of a byte-level file says how to cut; the bytes themselves are ours.
+/// The last step of a byte-level file says how to cut; the bytes themselves are ours, if all steps only cut.
 fn open_byte_level(steps: &mut Vec<Step>) {
+    let others = &steps[..steps.len().saturating_sub(1)];
+    if !others.iter().all(Step::only_cuts) {
+        return;
+    }
     if let Some(Step::ByteLevel { prefix_space: false, use_regex }) = steps.last().cloned() {
         steps.pop();
         if use_regex {

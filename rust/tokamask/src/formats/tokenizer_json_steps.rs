@@ -42,6 +42,7 @@ pub fn read_steps(component: &Value, path: &str, steps: &mut Vec<Step>) -> Resul
             steps.push(Step::Digits { individual: flag(component, "individual_digits", path)? });
         }
         Some("Metaspace") => steps.push(read_metaspace(component, path)?),
+        Some("UnicodeScripts") => steps.push(Step::UnicodeScripts),
         Some("FixedLength") => {
             let length = match &component["length"] {
                 Value::Null => 5,
@@ -88,12 +89,10 @@ fn read_metaspace(component: &Value, path: &str) -> Result<Step, VocabularyError
 
 fn read_split(component: &Value, path: &str) -> Result<Step, Error> {
     let pattern = match (&component["pattern"]["Regex"], &component["pattern"]["String"]) {
-        (Value::String(pattern), _) => onig_rule(pattern)
-            .map_err(|mut error| {
-                error.path = Some(path.to_owned());
-                error
-            })?
-            .to_owned(),
+        (Value::String(pattern), _) => onig_rule(pattern).map_err(|mut error| {
+            error.path = Some(path.to_owned());
+            error
+        })?,
         (_, Value::String(text)) => regex_syntax::escape(text),
         _ => return Err(unsupported(component, path)),
     };

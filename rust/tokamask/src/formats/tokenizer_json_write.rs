@@ -11,6 +11,7 @@ use crate::text::alphabet::spell;
 use crate::text::charsmap::SentencePiece;
 use crate::text::decoder::{Decoder, Leading};
 use crate::text::normalizer::{Normalizer, Replaced};
+use crate::text::pattern::for_onig;
 use crate::text::pretokenizer::{Scheme, Step};
 
 /// The file of a tokenizer. End-of-sequence ids have no place in it.
@@ -32,15 +33,15 @@ pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
     }
     let member = |name: &str| settings.members.get(name).cloned();
     let steps = || {
-        let mut steps: Vec<Value> = settings.steps.iter().map(component).collect();
+        let mut steps = settings.steps.iter().map(component).collect::<Result<Vec<Value>, _>>()?;
         if bytes_model && !settings.steps.iter().any(|step| matches!(step, Step::ByteLevel { .. })) {
             steps.push(byte_level());
         }
-        if steps.is_empty() {
+        Ok::<_, VocabularyError>(if steps.is_empty() {
             Value::Null
         } else {
             json!({ "type": "Sequence", "pretokenizers": steps })
-        }
+        })
     };
     let decoder = || match &settings.decoder {
         Some(Decoder::SentencePiece { spaces, .. }) => json!(marked_spaces(*spaces)),
@@ -58,7 +59,7 @@ pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
         "padding": member("padding"),
         "added_tokens": settings.added,
         "normalizer": normalizer,
-        "pre_tokenizer": member("pre_tokenizer").unwrap_or_else(steps),
+        "pre_tokenizer": member("pre_tokenizer").map_or_else(steps, Ok)?,
         "post_processor": member("post_processor").unwrap_or_else(|| template(definition)),
         "decoder": member("decoder").unwrap_or_else(decoder),
         "model": model(definition, &spelled)?,
@@ -194,11 +195,19 @@ fn byte_level() -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false })
 }
 
-fn component(step: &Step) -> Value {
-    let split = |pattern: &str, behavior: Value, invert: bool| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": behavior, "invert": invert });
-    match step {
-        Step::Split { pattern, behavior, invert } => split(pattern, json!(behavior), *invert),
-        Step::Matches { pattern } => split(pattern, "Removed".into(), true),
+fn component(step: &Step) -> Result<Value, VocabularyError> {
+    let split = |pattern: &str, behavior: Value, invert: bool| {
+        let Some(pattern) = for_onig(pattern) else {
+            let reason = format!("split rule {pattern:?} would mean something else in a tokenizer.json");
+            return Err(VocabularyError::new(reason));
+        };
+        Ok(
+            json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": behavior, "invert": invert }),
+        )
+    };
+    Ok(match step {
+        Step::Split { pattern, behavior, invert } => split(pattern, json!(behavior), *invert)?,
+        Step::Matches { pattern } => split(pattern, "Removed".into(), true)?,
         Step::Digits { individual } => json!({ "type": "Digits", "individual_digits": individual }),
         Step::Metaspace { replacement, scheme, split } => {
             let scheme = match scheme {
@@ -211,8 +220,9 @@ fn component(step: &Step) -> Value {
         Step::ByteLevel { prefix_space, use_regex } => {
             json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": use_regex })
         }
+        Step::UnicodeScripts => json!({ "type": "UnicodeScripts" }),
         Step::FixedLength { length } => json!({ "type": "FixedLength", "length": length }),
-    }
+    })
 }
 
 /// What puts ids before and after the text, if any are.

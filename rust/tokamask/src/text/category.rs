@@ -23,6 +23,11 @@ impl Category {
         Self { ranges }
     }
 
+    /// First and last characters of the ranges.
+    pub fn into_ranges(self) -> Vec<(char, char)> {
+        self.ranges
+    }
+
     /// True if the character is of the set.
     pub fn holds(&self, c: char) -> bool {
         let at = self.ranges.partition_point(|&(start, _)| start <= c);

@@ -205,7 +205,7 @@ impl Decoder {
                 tokens
             }
             Self::Replace { pattern: Replaced::Regex(rule), content } => {
-                let pattern = Pattern::new(super::pattern::onig_rule(rule)?)?;
+                let pattern = Pattern::new(&super::pattern::onig_rule(rule)?)?;
                 for token in &mut tokens {
                     let (mut out, mut last) = (String::new(), 0);
                     // As normalizers: a pattern that gives up leaves the rest.

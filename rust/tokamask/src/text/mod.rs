@@ -13,3 +13,4 @@ pub mod pieces;
 pub mod pretokenizer;
 pub mod rule;
 pub mod runs;
+pub mod scripts;

@@ -164,7 +164,7 @@ impl Normalization {
                     Ready::Replace(text.clone(), content.clone())
                 }
                 Normalizer::Replace { pattern: Replaced::Regex(rule), content } => {
-                    let pattern = Pattern::new(onig_rule(rule)?)?;
+                    let pattern = Pattern::new(&onig_rule(rule)?)?;
                     Ready::ReplacePattern(Box::new(pattern), content.clone())
                 }
                 Normalizer::BertNormalizer { clean_text, handle_chinese_chars, strip_accents, lowercase } => {

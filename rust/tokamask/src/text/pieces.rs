@@ -4,6 +4,7 @@
 use super::alphabet::spell;
 use super::pattern::Pattern;
 use super::pretokenizer::{cut, pattern_of, Scheme, Step, GPT2};
+use super::scripts;
 use crate::error::{Error, UnsupportedComponentError};
 
 /// A piece and whether it stands at the start of the whole text.
@@ -93,9 +94,11 @@ fn run(step: &Step, pattern: Option<&Pattern>, mut piece: Piece, out: &mut Vec<P
             let starts = piece.text.char_indices().map(|(at, _)| at);
             ends.extend(starts.step_by(*length).skip(1));
         }
-        Step::Split { .. } | Step::Matches { .. } | Step::Digits { .. } => {
+        Step::Split { .. } | Step::Matches { .. } | Step::Digits { .. } | Step::UnicodeScripts => {
             let mut spans = Vec::new();
-            if let Some(pattern) = pattern {
+            if *step == Step::UnicodeScripts {
+                scripts::cut(&piece.text, &mut spans);
+            } else if let Some(pattern) = pattern {
                 cut(step, pattern, &piece.text, (0, piece.text.len()), &mut spans)?;
             }
             for (start, end) in spans {

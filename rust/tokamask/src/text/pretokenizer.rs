@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
+use super::rule::dfa::Joint;
 use super::rule::Rule;
 use crate::error::{Error, UnsupportedComponentError};
 
@@ -62,6 +63,8 @@ pub enum Step {
         /// Cut by [`GPT2`] first.
         use_regex: bool,
     },
+    /// Cut where the script changes ([`super::scripts`]).
+    UnicodeScripts,
     /// Pieces of so many characters.
     FixedLength {
         /// How many; not 0.
@@ -103,7 +106,9 @@ fn source_of(step: &Step) -> Option<&str> {
         Step::Split { pattern, .. } | Step::Matches { pattern } => Some(pattern),
         Step::Digits { individual: true } => Some(r"\p{N}"),
         Step::Digits { individual: false } => Some(r"\p{N}+"),
-        Step::Metaspace { .. } | Step::ByteLevel { .. } | Step::FixedLength { .. } => None,
+        Step::Metaspace { .. } | Step::ByteLevel { .. } | Step::UnicodeScripts | Step::FixedLength { .. } => {
+            None
+        }
     }
 }
 
@@ -172,6 +177,24 @@ impl PreTokenizer {
             end = rule.find_settled(&text.as_bytes()[..end], start, |_, to| start = to);
         }
         start
+    }
+
+    /// How the place `at`, between two characters of the text, parts it: [`Joint::Ends`] if it is cut there for sure.
+    pub fn joint(&self, text: &[u8], at: usize) -> Joint {
+        for (step, pattern) in &self.steps {
+            let joins = match step {
+                Step::Split { behavior, .. } => !matches!(behavior, Behavior::Isolated | Behavior::Removed),
+                _ => false,
+            };
+            let Some(rule) = pattern.rule().filter(|_| !joins) else { return Joint::None };
+            match rule.joint(text, at) {
+                // Later steps see pieces on both sides.
+                Joint::Ends => return Joint::Ends,
+                Joint::Apart => {}
+                Joint::None => return Joint::None,
+            }
+        }
+        Joint::Apart
     }
 
     /// Cuts `text`; `spans` receives byte ranges in order.

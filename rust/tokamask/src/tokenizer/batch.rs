@@ -12,7 +12,7 @@ use crate::text::added::Allowed;
 const SHARE: usize = 64 << 10;
 
 /// Threads to use: as many as asked for, or `TOKAMASK_NUM_THREADS`, or one for every core.
-fn number(threads: Option<NonZeroUsize>) -> usize {
+pub(super) fn number(threads: Option<NonZeroUsize>) -> usize {
     let wished = || std::env::var("TOKAMASK_NUM_THREADS").ok()?.parse().ok();
     let cores = || std::thread::available_parallelism().ok();
     threads.or_else(wished).or_else(cores).map_or(1, NonZeroUsize::get)
@@ -35,7 +35,7 @@ fn shares(texts: &[&str]) -> Vec<std::ops::Range<usize>> {
 }
 
 /// `work(share)` of every share, in order. Threads start only where there is more than one share.
-fn each<T: Send>(
+pub(super) fn each<T: Send>(
     shares: &[std::ops::Range<usize>],
     threads: Option<NonZeroUsize>,
     work: impl Fn(std::ops::Range<usize>) -> T + Sync,
@@ -64,7 +64,7 @@ fn each<T: Send>(
 
 impl Tokenizer {
     /// The ids of many texts, flat, and the offsets of the rows. `threads`: at most so many, else
-    /// `TOKAMASK_NUM_THREADS`, else one for every core.
+    /// `TOKAMASK_NUM_THREADS`, else one for every core. A long text is itself cut for several threads.
     pub fn encode_batch(
         &self,
         texts: &[&str],
@@ -72,29 +72,41 @@ impl Tokenizer {
         allowed: &Allowed,
         threads: Option<NonZeroUsize>,
     ) -> Result<(Vec<u32>, Vec<i64>), Error> {
-        let work = |share: std::ops::Range<usize>| {
-            let texts = &texts[share];
-            let mut ids = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() / 3 + 8);
-            let mut ends = Vec::with_capacity(texts.len());
-            for text in texts {
-                self.encode_into(text, add_special_tokens, allowed, &mut ids)?;
-                ends.push(ids.len() as i64);
-            }
-            Ok::<_, Error>((ids, ends))
-        };
-        let mut results = each(&shares(texts), threads, work).into_iter();
+        let long = |text: &str| self.spreads(text.len());
         let (mut ids, mut offsets) = (Vec::new(), Vec::with_capacity(texts.len() + 1));
         offsets.push(0);
-        if let Some(first) = results.next() {
-            let (first, ends) = first?;
-            ids = first;
-            offsets.extend(ends);
-        }
-        for result in results {
-            let (more, ends) = result?;
+        let mut add = |more: Vec<u32>, ends: &[i64]| {
             let before = ids.len() as i64;
-            offsets.extend(ends.into_iter().map(|end| before + end));
-            ids.extend_from_slice(&more);
+            offsets.extend(ends.iter().map(|end| before + end));
+            if ids.is_empty() {
+                ids = more;
+            } else {
+                ids.extend_from_slice(&more);
+            }
+        };
+        for run in texts.chunk_by(|one, other| !long(one) && !long(other)) {
+            if let [text] = run {
+                if long(text) {
+                    let more = self.encode_over(text, add_special_tokens, allowed, threads)?;
+                    let end = more.len() as i64;
+                    add(more, &[end]);
+                    continue;
+                }
+            }
+            let work = |share: std::ops::Range<usize>| {
+                let texts = &run[share];
+                let mut ids = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() / 3 + 8);
+                let mut ends = Vec::with_capacity(texts.len());
+                for text in texts {
+                    self.encode_into(text, add_special_tokens, allowed, &mut ids)?;
+                    ends.push(ids.len() as i64);
+                }
+                Ok::<_, Error>((ids, ends))
+            };
+            for result in each(&shares(run), threads, work) {
+                let (more, ends) = result?;
+                add(more, &ends);
+            }
         }
         Ok((ids, offsets))
     }

@@ -3,11 +3,14 @@
 use rustc_hash::FxHashMap;
 
 use super::classes::Classes;
-use super::syntax::Node;
+use super::syntax::{Look, Node};
 use super::NotRegular;
 
 /// Most states of an automaton; beyond, the rule is left to the fallback.
 const MAX_STATES: usize = 4000;
+
+/// Most entries of its table.
+const MAX_ENTRIES: usize = 1 << 22;
 
 /// The state in which nothing can match any more.
 pub const DEAD: u16 = 0;
@@ -18,6 +21,17 @@ pub const MATCHED: u16 = 1 << 15;
 
 /// The same in a table of rows.
 const ROW_MATCHED: u32 = 1 << 31;
+
+/// How a place parts a text, told by the characters on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joint {
+    /// It may not.
+    None,
+    /// What matches on either side does not depend on the other side.
+    Apart,
+    /// The same, and a match ends here for sure.
+    Ends,
+}
 
 /// An instruction of the non-deterministic program.
 #[derive(Clone, Debug)]
@@ -173,6 +187,9 @@ impl Automaton {
         let mut state = 0;
         while state < states.sets.len() {
             let kernel = states.sets[state].clone();
+            if entries.len() > MAX_ENTRIES {
+                return Err(NotRegular("too large a table"));
+            }
             for column in 0..stride {
                 let (class, looks) = (column % columns, column / columns);
                 let mut steps = program.close(&kernel, classes, class, looks);
@@ -211,6 +228,42 @@ impl Automaton {
     /// True if a match may begin before a character of a class, where the look-ahead bits are these.
     pub fn begins(&self, class: usize, looks: usize) -> bool {
         self.entry(START, class + looks * self.columns) != DEAD
+    }
+
+    /// By class of two neighbours, `left * classes + right`: how a place between them parts a text.
+    pub fn joints(&self, classes: &Classes, conditions: &[Condition]) -> Vec<Joint> {
+        let (count, states) = (classes.count, self.states());
+        let looks = self.stride / self.columns;
+        let entry = |state: usize, class: usize, looks: usize| {
+            self.entries[state * self.stride + looks * self.columns + class]
+        };
+        let mut joints = vec![Joint::None; count * count];
+        for left in 0..count {
+            let mut after = vec![false; states];
+            for state in usize::from(START)..states {
+                for looks in 0..looks {
+                    after[usize::from(entry(state, left, looks) & !MATCHED)] = true;
+                }
+            }
+            after[usize::from(DEAD)] = false;
+            let after: Vec<usize> = (0..states).filter(|&state| after[state]).collect();
+            // Every character of the class is in some match.
+            let taken = (0..looks).all(|looks| entry(usize::from(START), left, looks) & !MATCHED != DEAD);
+            for right in 0..count {
+                let (mut apart, mut ends) = (true, taken);
+                for (&state, looks) in
+                    after.iter().flat_map(|state| (0..looks).map(move |looks| (state, looks)))
+                {
+                    let (next, end) = (entry(state, right, looks), entry(state, count, looks));
+                    apart &= next & !MATCHED == DEAD && (next ^ end) & MATCHED == 0;
+                    ends &= next & MATCHED != 0;
+                }
+                if apart && conditions.iter().all(|condition| condition.is_apart(classes, left, right)) {
+                    joints[left * count + right] = if ends { Joint::Ends } else { Joint::Apart };
+                }
+            }
+        }
+        joints
     }
 
     /// Number of states.
@@ -303,6 +356,63 @@ impl Automaton {
                 return end;
             }
             at += width;
+        }
+    }
+}
+
+/// A condition on positions, made ready.
+pub enum Condition {
+    /// What follows matches.
+    Ahead(Backwards),
+    /// The character before is of a set.
+    Behind(usize),
+    /// The start of the text.
+    Start,
+}
+
+impl Condition {
+    /// Makes a condition ready.
+    pub fn new(look: &Look, classes: &Classes) -> Result<Self, NotRegular> {
+        Ok(match look {
+            Look::Ahead(node) => Self::Ahead(Backwards::new(node, classes)?),
+            Look::Behind(set) => Self::Behind(*set),
+            Look::Start => Self::Start,
+        })
+    }
+
+    /// True if it may hold before a character of a class.
+    pub fn may_hold(&self, classes: &Classes, class: usize) -> bool {
+        match self {
+            Self::Ahead(look) => look.may_hold(classes, class),
+            Self::Behind(_) | Self::Start => true,
+        }
+    }
+
+    /// Sets `bit` at every position where it holds.
+    pub fn mark(&self, text: &[u8], classes: &Classes, bit: u8, bits: &mut [u8]) {
+        match self {
+            Self::Ahead(look) => look.mark(text, classes, bit, bits),
+            Self::Start => bits[0] |= bit,
+            Self::Behind(set) => {
+                let mut at = 0;
+                while at < text.len() {
+                    let (class, width) = classes.at(text, at);
+                    at += width;
+                    if classes.holds(*set, usize::from(class)) {
+                        bits[at.min(text.len())] |= bit;
+                    }
+                }
+            }
+        }
+    }
+
+    /// True if it says the same on both sides of a place between characters of these classes, whether the text on
+    /// the other side is there or not.
+    pub fn is_apart(&self, classes: &Classes, left: usize, right: usize) -> bool {
+        match self {
+            Self::Ahead(look) => look.next.iter().skip(right).step_by(classes.count).all(|&state| state == 0),
+            Self::Behind(set) => !classes.holds(*set, left),
+            Self::Start => false,
         }
     }
 }

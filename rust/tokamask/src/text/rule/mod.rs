@@ -24,7 +24,9 @@ mod vectors;
 pub mod windows;
 
 use classes::Classes;
-use dfa::{Automaton, Backwards};
+use std::sync::OnceLock;
+
+use dfa::{Automaton, Condition, Joint};
 use scan::Pieces;
 use windows::Windows;
 
@@ -32,7 +34,9 @@ use windows::Windows;
 pub struct Rule {
     pub(crate) classes: Classes,
     pub(crate) automaton: Automaton,
-    looks: Vec<Backwards>,
+    looks: Vec<Condition>,
+    /// Made when first asked for.
+    joints: OnceLock<Vec<Joint>>,
     covers: bool,
     begins: Box<[bool; 256]>,
     /// Only for rules that cover every text.
@@ -53,8 +57,8 @@ impl Rule {
     pub fn with(expression: &fancy_regex::Expr, known: Option<&[u8]>) -> Result<Self, NotRegular> {
         let tree = syntax::read(expression)?;
         let classes = Classes::new(&tree.sets)?;
-        let looks: Vec<Backwards> =
-            tree.looks.iter().map(|look| Backwards::new(look, &classes)).collect::<Result<_, _>>()?;
+        let looks: Vec<Condition> =
+            tree.looks.iter().map(|look| Condition::new(look, &classes)).collect::<Result<_, _>>()?;
         let automaton = Automaton::new(&tree.root, &classes, looks.len())?;
         let covers = looks.is_empty() && automaton.covers(&classes);
         let windows = match known {
@@ -64,7 +68,7 @@ impl Rule {
             None => Windows::new(&automaton, &classes),
         };
         let begins = begins(&classes, &automaton, &looks);
-        Ok(Self { classes, automaton, looks, covers, begins, windows })
+        Ok(Self { classes, automaton, looks, joints: OnceLock::new(), covers, begins, windows })
     }
 
     /// By first byte of a character: a match may begin there.
@@ -116,12 +120,21 @@ impl Rule {
         Pieces::new(self, text)
     }
 
-    /// True if some look-ahead of the rule needs a pass over the text.
+    /// How the place `at`, between two characters of the text, parts it.
+    pub(crate) fn joint(&self, text: &[u8], at: usize) -> Joint {
+        let joints = self.joints.get_or_init(|| self.automaton.joints(&self.classes, &self.looks));
+        let before = (1..=at.min(4)).find(|&back| text[at - back] & 0xC0 != 0x80);
+        let Some(before) = before else { return Joint::None };
+        let (left, right) = (self.classes.at(text, at - before).0, self.classes.at(text, at).0);
+        joints[usize::from(left) * self.classes.count + usize::from(right)]
+    }
+
+    /// True if some condition of the rule needs a pass over the text.
     pub fn looks_far(&self) -> bool {
         !self.looks.is_empty()
     }
 
-    /// Bit `k` of byte `i`: look-ahead `k` holds there. Empty if the rule has none.
+    /// Bit `k` of byte `i`: condition `k` holds there. Empty if the rule has none.
     pub(crate) fn look_bits(&self, text: &[u8]) -> Vec<u8> {
         if self.looks.is_empty() {
             return Vec::new();
@@ -145,10 +158,10 @@ impl Rule {
 }
 
 /// The first bytes of characters before which a match may begin.
-fn begins(classes: &Classes, automaton: &Automaton, looks: &[Backwards]) -> Box<[bool; 256]> {
+fn begins(classes: &Classes, automaton: &Automaton, looks: &[Condition]) -> Box<[bool; 256]> {
     let may: Vec<bool> = (0..classes.count)
         .map(|class| {
-            let held = |nth: usize, look: &Backwards| usize::from(look.may_hold(classes, class)) << nth;
+            let held = |nth: usize, look: &Condition| usize::from(look.may_hold(classes, class)) << nth;
             let all = looks.iter().enumerate().fold(0, |all, (nth, look)| all | held(nth, look));
             (0..=all).any(|bits| bits & !all == 0 && automaton.begins(class, bits))
         })
@@ -229,13 +242,41 @@ mod tests {
             "(?:ab|a)",
             "(?i:'s|'t|'re)",
             r"[\p{Ll}\p{M}]",
+            r"\w",
+            r"\h",
+        ]);
+        let head = prop::sample::select(vec![
+            "",
+            "",
+            "",
+            "",
+            r"\b",
+            r"\B",
+            "(?m:^)",
+            r"\A",
+            r"(?<=\s)",
+            "(?<!a)",
+            r"(?<=[\r\n])",
         ]);
         let times = prop::sample::select(vec!["", "", "?", "+", "*", "{1,3}", "{2}", "+?", "*?"]);
-        let tail = prop::sample::select(vec!["", "", "", r"(?!\S)", r"(?=\s)", r"(?=\d\s)", r"(?!ab)", "$"]);
-        let branch = (prop::collection::vec((atom, times), 1..4), tail).prop_map(|(items, tail)| {
-            let items: Vec<String> = items.into_iter().map(|(atom, times)| atom.to_owned() + times).collect();
-            items.concat() + tail
-        });
+        let tail = prop::sample::select(vec![
+            "",
+            "",
+            "",
+            r"(?!\S)",
+            r"(?=\s)",
+            r"(?=\d\s)",
+            r"(?!ab)",
+            "$",
+            "(?m:$)",
+            r"\b",
+        ]);
+        let branch =
+            (head, prop::collection::vec((atom, times), 1..4), tail).prop_map(|(head, items, tail)| {
+                let items: Vec<String> =
+                    items.into_iter().map(|(atom, times)| atom.to_owned() + times).collect();
+                head.to_owned() + &items.concat() + tail
+            });
         prop::collection::vec(branch, 1..5).prop_map(|branches| branches.join("|"))
     }
 
@@ -250,8 +291,36 @@ mod tests {
             }
         }
 
+        /// What is cut where a rule says so has the matches of the whole.
+        #[test]
+        fn joints_part_texts(pattern in pattern(), text in text()) {
+            let tree = fancy_regex::Expr::parse_tree(&pattern).expect("a pattern");
+            let Ok(rule) = Rule::new(&tree.expr) else { return Ok(()) };
+            let matches = |from: usize, to: usize| {
+                let mut found = Vec::new();
+                rule.find(&text[from..to], |start, end| found.push((from + start, from + end)));
+                found
+            };
+            let whole = matches(0, text.len());
+            for (at, _) in text.char_indices().skip(1) {
+                let joint = rule.joint(text.as_bytes(), at);
+                if joint != Joint::None {
+                    let parts = [matches(0, at), matches(at, text.len())].concat();
+                    prop_assert_eq!(&parts, &whole, "{} at {} of {:?}", pattern, at, text);
+                }
+                let ends = whole.iter().any(|&(start, end)| start < end && end == at);
+                prop_assert!(joint != Joint::Ends || ends, "{} at {} of {:?}", pattern, at, text);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
         #[test]
         fn any_rule_matches_as_the_fallback(pattern in pattern(), texts in prop::collection::vec(text(), 6)) {
+            let tree = fancy_regex::Expr::parse_tree(&pattern).expect("a pattern");
+            prop_assume!(!matches!(Rule::new(&tree.expr), Err(NotRegular("too many conditions"))));
             for text in texts {
                 let (ours, theirs) = both(&pattern, &text);
                 prop_assert_eq!(ours, theirs, "{} on {:?}", pattern, text);
@@ -312,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_not_regular_is_left_to_the_fallback() {
-        for pattern in [r"(a)\1", r"(?<=a)b", r"a\Kb", r"(?>a|ab)c", r"\bfoo"] {
+        for pattern in [r"(a)\1", r"(?<=ab)c", r"a\Kb", r"(?>a|ab)c", r"(?=a\b)a"] {
             let tree = fancy_regex::Expr::parse_tree(pattern).expect("a pattern");
             assert!(Rule::new(&tree.expr).is_err(), "{pattern}");
         }

@@ -8,6 +8,9 @@ use super::NotRegular;
 /// Repeats are written out; beyond this the rule is left to the fallback.
 const MAX_NODES: usize = 4000;
 
+/// Every condition doubles the automaton's table.
+const MAX_LOOKS: usize = 4;
+
 /// A regular expression; sets are indices into [`Tree::sets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -23,16 +26,27 @@ pub enum Node {
     Next(usize, bool),
     /// The end of the text.
     End,
-    /// Look-ahead number n holds (does not, if true).
+    /// Condition number n holds (does not, if true).
     Look(usize, bool),
 }
 
-/// A rule and the look-aheads that it uses by number.
+/// A condition on a position that the automaton does not see by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What follows matches.
+    Ahead(Node),
+    /// The character before is of a set; the start of the text is of no set.
+    Behind(usize),
+    /// The start of the text.
+    Start,
+}
+
+/// A rule and the conditions that it uses by number.
 pub struct Tree {
     /// The rule.
     pub root: Node,
-    /// Look-aheads that need more than the next character.
-    pub looks: Vec<Node>,
+    /// Conditions that need more than the next character.
+    pub looks: Vec<Look>,
     /// The sets.
     pub sets: Vec<ClassUnicode>,
 }
@@ -45,7 +59,7 @@ pub fn read(expression: &Expr) -> Result<Tree, NotRegular> {
 }
 
 struct Reader {
-    looks: Vec<Node>,
+    looks: Vec<Look>,
     sets: Vec<ClassUnicode>,
     nodes: usize,
     /// Within a look-ahead.
@@ -99,7 +113,7 @@ impl Reader {
                 self.node(inner, &[])?
             }
             Expr::LookAround(inner, kind) => self.look(inner, *kind)?,
-            Expr::Assertion(Assertion::EndText) => Node::End,
+            Expr::Assertion(assertion) => self.assertion(assertion)?,
             Expr::Literal { val, casei } => {
                 let sets = val.chars().map(|c| literal(c, *casei));
                 Node::Concat(sets.map(|set| set.map(|set| self.set(set))).collect::<Result<_, _>>()?)
@@ -123,11 +137,62 @@ impl Reader {
         })
     }
 
+    fn assertion(&mut self, assertion: &Assertion) -> Result<Node, NotRegular> {
+        let line_end = || ClassUnicode::new([ClassUnicodeRange::new('\n', '\n')]);
+        Ok(match assertion {
+            Assertion::EndText => Node::End,
+            Assertion::StartText => self.condition(Look::Start, false)?,
+            Assertion::StartLine { crlf: false } => {
+                let set = self.intern(line_end());
+                Node::Alt(vec![
+                    self.condition(Look::Start, false)?,
+                    self.condition(Look::Behind(set), false)?,
+                ])
+            }
+            Assertion::EndLine { crlf: false } => {
+                Node::Alt(vec![Node::Next(self.intern(line_end()), false), Node::End])
+            }
+            Assertion::WordBoundary | Assertion::NotWordBoundary => {
+                let edge = matches!(assertion, Assertion::WordBoundary);
+                let word = regex_syntax::parse(r"\w").map_err(|_| NotRegular("word characters"))?;
+                let HirKind::Class(Class::Unicode(word)) = word.kind() else {
+                    return Err(NotRegular("word characters"));
+                };
+                let set = self.intern(word.clone());
+                let mut side = |before: bool| {
+                    let behind = self.condition(Look::Behind(set), !before)?;
+                    Ok(Node::Concat(vec![behind, Node::Next(set, before == edge)]))
+                };
+                Node::Alt(vec![side(true)?, side(false)?])
+            }
+            _ => return Err(NotRegular("an assertion")),
+        })
+    }
+
+    /// A condition by its number.
+    fn condition(&mut self, look: Look, negated: bool) -> Result<Node, NotRegular> {
+        if self.inside {
+            return Err(NotRegular("a condition in a look-ahead"));
+        }
+        let number = self.looks.iter().position(|known| *known == look).unwrap_or(self.looks.len());
+        if number == self.looks.len() {
+            self.looks.push(look);
+        }
+        if self.looks.len() > MAX_LOOKS {
+            return Err(NotRegular("too many conditions"));
+        }
+        Ok(Node::Look(number, negated))
+    }
+
     fn look(&mut self, inner: &Expr, kind: LookAround) -> Result<Node, NotRegular> {
         let negated = match kind {
             LookAround::LookAhead => false,
             LookAround::LookAheadNeg => true,
-            _ => return Err(NotRegular("look-behind")),
+            LookAround::LookBehind | LookAround::LookBehindNeg => {
+                let set = one_set(inner).ok_or(NotRegular("look-behind"))?;
+                let set = self.intern(set);
+                return self.condition(Look::Behind(set), kind == LookAround::LookBehindNeg);
+            }
         };
         if let Some(set) = one_set(inner) {
             return Ok(Node::Next(self.intern(set), negated));
@@ -137,14 +202,7 @@ impl Reader {
         }
         let node = self.node(inner, &[])?;
         self.inside = false;
-        let nth = self.looks.iter().position(|other| *other == node).unwrap_or(self.looks.len());
-        if nth == self.looks.len() {
-            self.looks.push(node);
-        }
-        if self.looks.len() > 3 {
-            return Err(NotRegular("more than three long look-aheads"));
-        }
-        Ok(Node::Look(nth, negated))
+        self.condition(Look::Ahead(node), negated)
     }
 }
 
