@@ -232,22 +232,17 @@ def test_truncation_and_padding(pair, strategy, direction):
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("strategy", [None, "longest_first", "only_first"])
 def test_batches_without_offsets(pair, strategy, padded):
-    """Pairs, truncation and padding as there; only offsets and words are missing."""
-    inputs = [
-        "Hello my friend, how are you?",
-        ("the quick brown fox jumps", "over my <b> lazy dog"),
-        "",
-        ("a", "b b"),
-    ]
+    """Pairs, truncation and padding as there, which leaves out offsets, words and the text of tokens."""
+    inputs = ["Hello my friend, how are you?", ("the quick brown fox <b>jumps over", "my"), "", ("a", "b")]
     found = []
     for tok in pair:
         tok = copy.deepcopy(tok)
         if strategy:
-            tok.enable_truncation(9, stride=2, strategy=strategy)
+            tok.enable_truncation(12, stride=2, strategy=strategy)
         if padded:
             tok.enable_padding(pad_id=1, pad_token="x", pad_to_multiple_of=4)
         found.append(tok.encode_batch_fast(inputs))
-    fields = [name for name in FIELDS if name not in ("offsets", "word_ids")]
+    fields = [name for name in FIELDS if name not in ("offsets", "word_ids", "tokens")]
     for mine, other in zip(*found, strict=True):
         assert [getattr(mine, name) for name in fields] == [getattr(other, name) for name in fields]
         assert [part.ids for part in mine.overflowing] == [part.ids for part in other.overflowing]

@@ -318,7 +318,9 @@ def test_punctuation_on_every_character(files):
         assert ours.encode(text) == want, hex(start)
 
 
-@pytest.mark.parametrize("rule", [r"\w", r"\W", r"\s", r"\d", r"\h", r"[\w&&\p{N}]", r"\p{L}"])
+@pytest.mark.parametrize(
+    "rule", [r"\w", r"\W", r"[^\w]", r"[\W]", r"[\w&&\p{N}]", r"\s", r"\d", r"\h", r"\p{L}"]
+)
 def test_classes_of_rules_on_every_character(rule):
     reference, ours = normalizers.Replace(Regex(rule), ""), _core.Pattern(rule)
     for start in range(0, 0x110000, 8192):

@@ -44,7 +44,7 @@ fn sentencepiece() -> Vec<u8> {
     let kinds = [("<unk>", 2u8), ("<s>", 3), ("</s>", 3)];
     let kinds =
         kinds.into_iter().chain(bytes.iter().map(|name| (&**name, 6))).chain(words.map(|word| (word, 1)));
-    let pieces = kinds.zip(0u8..).map(|((text, kind), nth)| {
+    let pieces = kinds.zip(0u16..).map(|((text, kind), nth)| {
         let score = (-f32::from(nth)).to_le_bytes();
         field(1, &[&field(1, text.as_bytes())[..], &[0x15], &score, &[0x18, kind]].concat())
     });

@@ -19,7 +19,9 @@ pub fn literal(text: &str, other: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), other.as_bytes()).is_some()
 }
 
-/// Oniguruma's word characters, as items of a class: superscripts and fractions of Latin-1 are among them.
+/// Oniguruma's word characters in brackets, as items of a class.
+const IN_BRACKETS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
+/// The same outside: superscripts and fractions of Latin-1 are among them.
 const WORD: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xB2\xB3\xB9\xBC-\xBE";
 
 /// A rule of a file whose own library runs Oniguruma, in the language of our engines: word characters and edges of
@@ -36,7 +38,8 @@ pub fn onig_rule(rule: &str) -> Result<String, UnsupportedComponentError> {
         let inside = depth > 0;
         match c {
             '\\' => match rest.next() {
-                Some('w') if inside => out.push_str(WORD),
+                Some('w') if inside => out.push_str(IN_BRACKETS),
+                Some('W') if inside => out.extend(["[^", IN_BRACKETS, "]"]),
                 Some('w') => out.extend(["[", WORD, "]"]),
                 Some('W') => out.extend(["[^", WORD, "]"]),
                 Some('b') if inside => out.push_str(r"\x08"),
@@ -180,7 +183,9 @@ mod tests {
     #[test]
     fn rules_of_oniguruma() {
         assert_eq!(all(r"\w+", "a\u{b2}_\u{2009}b-"), [(0, 4), (7, 8)]);
-        assert_eq!(all(r"[^\w ]", "a \u{bd}!"), [(4, 5)]);
+        assert_eq!(all(r"\W", "a\u{bd}!"), [(3, 4)]);
+        assert_eq!(all(r"[^\w ]", "a \u{bd}!"), [(2, 4), (4, 5)]);
+        assert_eq!(all(r"[\Wb]", "ab\u{bd}"), [(1, 2), (2, 4)]);
         assert_eq!(all(r"\bx", "x ax x\u{b9} -x"), [(0, 1), (5, 6), (10, 11)]);
         assert_eq!(all(r"\Bx", "x ax"), [(3, 4)]);
         assert_eq!(all(r"^.", "a\nb\n"), [(0, 1), (2, 3)]);

@@ -290,6 +290,10 @@ mod tests {
                 prop_assert_eq!(ours, theirs, "{}", pattern);
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
 
         /// What is cut where a rule says so has the matches of the whole.
         #[test]
