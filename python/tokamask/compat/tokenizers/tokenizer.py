@@ -424,10 +424,11 @@ class Tokenizer:
         pairs = list(_inputs(input, is_pretokenized))
         texts = [cast(str, _checked(text, False)) for both in pairs for text in both if text is not None]
         lists = iter(_core.encode_lists(core, texts, "all"))
+        other = 0 if self._post_processor is None else 1  # as there, where alone it is 1
         encodings = []
         for _, pair in pairs:
             first = self._bare(next(lists), 0)
-            second = None if pair is None else self._bare(next(lists), 1)
+            second = None if pair is None else self._bare(next(lists), other)
             encodings.append(self.post_process(first, second, add_special_tokens))
         if self._padding is not None:
             _pad(encodings, self._padding)
