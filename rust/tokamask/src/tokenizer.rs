@@ -3,6 +3,8 @@
 pub mod appender;
 pub mod batch;
 pub mod cover;
+#[cfg(test)]
+mod damaged;
 pub mod offsets;
 mod parallel;
 pub mod prefixes;

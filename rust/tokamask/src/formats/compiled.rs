@@ -86,7 +86,7 @@ pub fn write(definition: &Definition, derived: &Derived) -> Result<Vec<u8>, Voca
 }
 
 /// Writes the checksum into a file that is long enough to have one.
-pub(super) fn seal(file: &mut [u8]) {
+pub(crate) fn seal(file: &mut [u8]) {
     if let Some((header, rest)) = file.split_at_mut_checked(HEADER) {
         header[12..].copy_from_slice(&checksum(rest).to_le_bytes());
     }

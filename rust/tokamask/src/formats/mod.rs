@@ -1,8 +1,6 @@
 //! Tokenizer files, told by their content. Each format reads into one [`Definition`].
 
 pub mod compiled;
-#[cfg(test)]
-mod damaged;
 pub mod default;
 pub mod gguf;
 pub mod map;

@@ -4,11 +4,11 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{compiled, tekken, tiktoken, tokenizer_json_write, Definition, Settings};
+use super::Tokenizer;
 use crate::bpe::Merges;
+use crate::formats::{compiled, tekken, tiktoken, tokenizer_json_write, Definition, Settings};
 use crate::text::added::Allowed;
 use crate::text::pretokenizer::GPT2;
-use crate::tokenizer::Tokenizer;
 
 const TEXTS: [&str; 6] = [
     "the cat  sat\n on 12345 mats, did it?\n\n  ",
