@@ -72,9 +72,8 @@ pub fn looks_like(file: &Value) -> bool {
 pub fn write(definition: &Definition) -> Result<Vec<u8>, VocabularyError> {
     let settings = &definition.settings;
     let refuse = |what: &str| Err(VocabularyError::new(format!("tekken.json has no place for {what}")));
-    let pattern = match &settings.steps[..] {
-        [Step::Matches { pattern }] => pattern,
-        _ => return refuse("other steps than one split rule"),
+    let [Step::Matches { pattern }] = &settings.steps[..] else {
+        return refuse("other steps than one split rule");
     };
     if settings.normalizer.is_some() || !settings.prefix.is_empty() || !settings.suffix.is_empty() {
         return refuse("a normalizer or a template");
