@@ -113,7 +113,7 @@ impl Reader {
                 self.node(inner, &[])?
             }
             Expr::LookAround(inner, kind) => self.look(inner, *kind)?,
-            Expr::Assertion(assertion) => self.assertion(assertion)?,
+            Expr::Assertion(assertion) => self.assertion(*assertion)?,
             Expr::Literal { val, casei } => {
                 let sets = val.chars().map(|c| literal(c, *casei));
                 Node::Concat(sets.map(|set| set.map(|set| self.set(set))).collect::<Result<_, _>>()?)
@@ -137,7 +137,7 @@ impl Reader {
         })
     }
 
-    fn assertion(&mut self, assertion: &Assertion) -> Result<Node, NotRegular> {
+    fn assertion(&mut self, assertion: Assertion) -> Result<Node, NotRegular> {
         let line_end = || ClassUnicode::new([ClassUnicodeRange::new('\n', '\n')]);
         Ok(match assertion {
             Assertion::EndText => Node::End,
