@@ -326,7 +326,7 @@ impl Tokenizer {
     ///
     /// Examples
     /// --------
-    /// >>> [rows.to_lists() for rows in tok.encode_files(["a.txt", "b.txt"], separator="\n")]  # doctest: +SKIP
+    /// >>> [rows.to_lists() for rows in tok.encode_files(paths, separator="\n")]  # doctest: +SKIP
     /// [[[537], [827]], [[1296]]]
     #[pyo3(signature = (paths, *, separator=None, add_special_tokens=false, allowed_special=None, threads=None))]
     fn encode_files<'py>(
