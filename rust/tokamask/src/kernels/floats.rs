@@ -68,12 +68,15 @@ impl Float for f32 {
             _ => None,
         }
     }
+    #[inline(always)]
     fn widen(self) -> f32 {
         self
     }
+    #[inline(always)]
     fn narrow(x: f32) -> Self {
         x
     }
+    #[inline(always)]
     fn as_f32(row: &[Self]) -> Option<&[f32]> {
         Some(row)
     }
@@ -117,9 +120,11 @@ impl Float for Bf16 {
             _ => None,
         }
     }
+    #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
     }
+    #[inline(always)]
     fn narrow(x: f32) -> Self {
         let bits = x.to_bits();
         if x.is_nan() {
@@ -142,6 +147,7 @@ impl Float for F16 {
             _ => None,
         }
     }
+    #[inline]
     fn widen(self) -> f32 {
         let sign = u32::from(self.0 & 0x8000) << 16;
         let magnitude = u32::from(self.0 & 0x7FFF) << 13;
@@ -156,6 +162,7 @@ impl Float for F16 {
         };
         f32::from_bits((magnitude + rebias) | sign)
     }
+    #[inline]
     fn narrow(x: f32) -> Self {
         let bits = x.to_bits();
         let sign = (bits >> 16 & 0x8000) as u16;

@@ -254,3 +254,45 @@ unsafe fn add_scaled_kernel<L: Lanes>(to: &mut [f32], factor: f32, from: &[f32])
         *to += factor * from;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known eigenvalues, turned by reflections on both sides: any order, equal ones and zeros among them, wide and tall.
+    #[test]
+    fn entropy_is_that_of_the_singular_values() {
+        for lengths in
+            [&[3.0, 1.0, 2.0, 1.0, 0.0, 0.5][..], &[1.0], &[0.0, 2.0], &[1e-3, 1e3, 1.0], &[1.0; 40]]
+        {
+            let n = lengths.len();
+            let reflect = |i: usize, j: usize, seed: f64| {
+                let v = |i: usize| (i as f64 + seed).sin() + 0.1;
+                let square: f64 = (0..n).map(|i| v(i) * v(i)).sum();
+                f64::from(u8::from(i == j)) - 2.0 * v(i) * v(j) / square
+            };
+            let element = |i: usize, j: usize| -> f32 {
+                let sum = |k: usize| reflect(i, k, 0.3) * lengths[k] * reflect(k, j, 1.7);
+                if j < n {
+                    (0..n).map(sum).sum::<f64>() as f32
+                } else {
+                    0.0
+                }
+            };
+            let total: f64 = lengths.iter().map(|x| x * x).sum();
+            let shares = lengths.iter().map(|x| x * x / total).filter(|share| *share > 0.0);
+            let wanted = shares.map(|share| -share * share.ln()).sum::<f64>() as f32;
+            let (wide, tall) = ([1, n, n + 3], [1, n + 3, n]);
+            let x: Vec<f32> = (0..n * (n + 3)).map(|at| element(at / (n + 3), at % (n + 3))).collect();
+            let y: Vec<f32> = (0..n * (n + 3)).map(|at| element(at % n, at / n)).collect();
+            for (x, shape) in [(&x, wide), (&y, tall)] {
+                let mut out = [0.0];
+                entropy_scores(View::dense("x", x, shape).expect("fits"), &mut out).expect("fits");
+                assert!((out[0] - wanted).abs() < 1e-5, "{lengths:?} {shape:?}: {} {wanted}", out[0]);
+            }
+        }
+        let mut out = [1.0; 2];
+        entropy_scores(View::dense("x", &[0.0f32; 12], [2, 2, 3]).expect("fits"), &mut out).expect("fits");
+        assert!(out.iter().all(|x: &f32| x.abs() < 1e-9));
+    }
+}

@@ -436,41 +436,25 @@ unsafe fn bucket_kernel<L: Lanes>(
 
 /// The kept mass of every block into `sums`; returns the total.
 fn kept_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mut Vec<u64>) -> u64 {
-    /// Blocks of one task: a single row keeps several threads busy.
-    const PART: usize = 1024;
     sums.clear();
     sums.resize(maxima.len(), 0);
-    let everything = cut.rank == 0 && weigh.least == 0;
-    threads::each_chunk(
-        blocks.len * 8,
-        sums,
-        PART,
-        || (),
-        |(), part, sums| {
-            if everything {
-                fill_all_sums(blocks, maxima, weigh, part * PART, sums);
-            } else {
-                fill_sums(blocks, maxima, weigh, cut, part * PART, sums);
-            }
-        },
-    );
+    // Parts of one row on all threads were tried: beside another library's threads that spin, waiting for the second took longer.
+    if cut.rank == 0 && weigh.least == 0 {
+        fill_all_sums(blocks, maxima, weigh, sums);
+    } else {
+        fill_sums(blocks, maxima, weigh, cut, sums);
+    }
     sums.iter().sum()
 }
 
-fn fill_all_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, first: usize, sums: &mut [u64]) {
-    dispatch!(all_sums_kernel(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, first: usize, sums: &mut [u64]));
+fn fill_all_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]) {
+    dispatch!(all_sums_kernel(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]));
 }
 
 /// The same as [`sums_kernel`] where nothing is cut.
 #[inline(always)]
-unsafe fn all_sums_kernel<L: Lanes>(
-    blocks: &Blocks,
-    maxima: &[f32],
-    weigh: &Weigh,
-    first: usize,
-    sums: &mut [u64],
-) {
-    for (i, sum) in (first..).zip(sums) {
+unsafe fn all_sums_kernel<L: Lanes>(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]) {
+    for (i, sum) in sums.iter_mut().enumerate() {
         if !weigh.is_heavy(maxima[i]) {
             continue;
         }
@@ -486,27 +470,20 @@ unsafe fn all_sums_kernel<L: Lanes>(
     }
 }
 
-fn fill_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, first: usize, sums: &mut [u64]) {
+fn fill_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mut [u64]) {
     dispatch!(sums_kernel(
-        blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, first: usize, sums: &mut [u64]
+        blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mut [u64]
     ));
 }
 
 #[inline(always)]
-unsafe fn sums_kernel<L: Lanes>(
-    blocks: &Blocks,
-    maxima: &[f32],
-    weigh: &Weigh,
-    cut: Cut,
-    first: usize,
-    sums: &mut [u64],
-) {
+unsafe fn sums_kernel<L: Lanes>(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mut [u64]) {
     let (score, position) = cut.place();
     // SAFETY: a block is four times WIDTH long; the caller has the features.
     unsafe {
         let least = L::splat(weigh.least_value());
         let threshold = L::splat(score);
-        for (i, sum) in (first..).zip(sums) {
+        for (i, sum) in sums.iter_mut().enumerate() {
             if maxima[i] < score || !weigh.is_heavy(maxima[i]) {
                 continue;
             }

@@ -315,10 +315,10 @@ unsafe fn products_vnni(rows: &[&[i8]; BLOCK], keys: &[u8], out: &mut [[i32; GRO
             }
         }
     }
-    for (sums, out) in sums.iter().zip(out) {
-        for (i, sum) in sums.iter().enumerate() {
-            // SAFETY: out has 64 sums.
-            unsafe { store(out.as_mut_ptr().add(i * 16).cast(), *sum) }
+    for r in 0..BLOCK {
+        for p in 0..4 {
+            // SAFETY: each row of out has 64 sums.
+            unsafe { store(out[r].as_mut_ptr().add(p * 16).cast(), sums[r][p]) }
         }
     }
 }
