@@ -133,8 +133,8 @@ def test_masks_equal_the_plain_walk():
         ({"type": "sequence", "elements": [{"type": "star", "content": 1}]}, "/elements/0/content"),
         ({"type": "repeat", "min": 3, "max": 2, "content": X}, ""),
         ({"type": "repeat", "min": -1, "max": 2, "content": X}, ""),
-        ({"type": "json_schema", "json_schema": {}, "style": "qwen_xml"}, ""),
-        ({"type": "qwen_xml_parameter", "json_schema": {}}, ""),
+        ({"type": "json_schema", "json_schema": {}, "style": "cohere_xml"}, ""),
+        ({"type": "qwen_xml_parameter", "json_schema": []}, "/json_schema"),
         ({"type": "json_schema", "json_schema": {}, "excludes": ["a"]}, ""),
         ({"type": "const_string", "value": "x", "colour": 1}, ""),
         ({"type": "dispatch", "rules": [["", X]]}, "/rules/0"),
@@ -248,3 +248,77 @@ def test_a_tag_written_out_may_use_special_tokens_of_that_name():
     assert not takes(whole, [259])  # free text has no special tokens
     assert takes({"type": "const_string", "value": "a<|x|>b"}, ["a", 259, "b"])
     assert not takes({"type": "any_text"}, [259])
+
+
+CALL = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 12},
+        "days": {"$ref": "#/$defs/count"},
+        "unit": {"enum": ["C", "F"]},
+        "note": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["city", "days"],
+    "$defs": {"count": {"type": "integer", "minimum": 1}},
+}
+WRITTEN = {
+    "qwen_xml": ("<parameter={}>", "</parameter>"),
+    "minimax_xml": ('<parameter name="{}">', "</parameter>"),
+    "glm_xml": ("<arg_key>{}</arg_key><arg_value>", "</arg_value>"),
+    "deepseek_xml": ('<｜DSML｜parameter name="{}" string="RAW">', "</｜DSML｜parameter>"),
+}
+
+
+@pytest.mark.parametrize("style", WRITTEN)
+def test_arguments_as_models_write_them(style):
+    opened, closed = WRITTEN[style]
+
+    def written(**arguments):
+        out = "\n"
+        for name, value in arguments.items():
+            raw = str(name in ("city", "unit", "note")).lower()
+            out += opened.format(name).replace("RAW", raw) + value + closed + "\n"
+        return f"<call>{out}</call>"
+
+    content = {"type": "json_schema", "json_schema": CALL, "style": style}
+    grammar = tm.Grammar.structural_tag(
+        {"format": {"type": "tag", "begin": "<call>", "content": content, "end": "</call>"}}
+    )
+    right = [
+        written(city="Roma", days="3"),
+        written(city="\nRoma\n", days="\n12\n", unit="F"),
+        written(city="", days="1", note='free "text" < and > & more\n', tags='["a", "b"]'),
+    ]
+    wrong = [
+        written(city="Roma"),
+        written(days="3", city="Roma"),
+        written(city="Roma", days="0"),
+        written(city="Roma", days='"3"'),
+        written(city="a name that is too long", days="3"),
+        written(city="Roma", days="3", unit="K"),
+        written(city="Roma", days="3", other="x"),
+        written(city="Roma", days="3", tags="a"),
+        written(city="Roma", days="3") + "x",
+    ]
+    assert [judge(grammar, text) for text in right] == [True] * len(right)
+    assert [judge(grammar, text) for text in wrong] == [False] * len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"minProperties": 2}, "/format/json_schema"),
+        ({"properties": {"a": {"$ref": "#/$defs/x"}}}, "/format/json_schema"),
+        ({"required": ["b"], "properties": {}}, "/format/json_schema"),
+        (
+            {"properties": {"a": {"type": "integer", "minimum": "x"}}},
+            "/format/json_schema/properties/a/minimum",
+        ),
+    ],
+)
+def test_what_arguments_cannot_say_is_refused(schema, place):
+    tag = {"format": {"type": "json_schema", "json_schema": schema, "style": "qwen_xml"}}
+    with pytest.raises(tm.errors.GrammarError) as error:
+        tm.Grammar.structural_tag(tag)
+    assert error.value.json_pointer == place

@@ -211,7 +211,7 @@ def smollm2(smollm2_gguf):
             },
             {},
         ),
-        ({"type": "array", "items": {"type": "integer", "multipleOf": 5}, "minItems": 2, "maxItems": 4}, {"do_sample": True}),
+        ({"type": "array", "items": {"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 1000}, "minItems": 2, "maxItems": 4}, {"do_sample": True}),
     ],
     ids=["greedy", "sampled"],
 )  # fmt: skip

@@ -1,6 +1,8 @@
 //! Structural tags: free text in which some beginnings must be followed by something given, as tool
 //! calls are written. The notation is the JSON that serving engines pass on.
 
+mod xml;
+
 use serde_json::Value;
 
 use crate::error::{Error, GrammarError, LimitError, UnsatisfiableError, UnsupportedKeywordError};
@@ -135,7 +137,15 @@ impl Reader {
                 self.only(value, &["value"])?;
                 self.literal(self.text(value, "value")?)
             }
-            "json_schema" => self.json_schema(value)?,
+            "json_schema" => self.json_schema(value, ends)?,
+            "qwen_xml_parameter" => {
+                self.only(value, &["json_schema"])?;
+                let schema = value.get("json_schema").cloned().unwrap_or(Value::Null);
+                match xml::style("qwen_xml") {
+                    Some(style) => self.at("json_schema", |r| r.xml(&schema, &style, ends))?,
+                    None => return Err(self.error("the style is not supported")),
+                }
+            }
             "any_text" => {
                 self.only(value, &["excludes", "max_chars"])?;
                 let mut without = ends.texts.clone();
@@ -227,18 +237,28 @@ impl Reader {
         self.rules.import(grammar)
     }
 
-    fn json_schema(&mut self, value: &Value) -> Result<Expr, Error> {
+    fn json_schema(&mut self, value: &Value, ends: &Ends) -> Result<Expr, Error> {
         self.only(value, &["json_schema", "schema", "style", "any_order", "max_whitespace_cnt", "excludes"])?;
-        if !value.get("style").is_none_or(|style| style.is_null() || style == "json") {
-            return Err(self.error(format!("the style {} is not supported", value["style"])));
+        let key = if value.get("json_schema").is_some() { "json_schema" } else { "schema" };
+        let excludes = self.optional_texts(value, "excludes")?;
+        if let Some(style) = value.get("style").filter(|style| !style.is_null() && *style != "json") {
+            let Some(style) = style.as_str().and_then(xml::style) else {
+                return Err(self.error(format!("the style {style} is not supported")));
+            };
+            if self.flag(value, "any_order")? {
+                return Err(self.error("any_order is not supported beside a style"));
+            }
+            let Some(schema) = value.get(key) else { return Err(self.error("json_schema is missing")) };
+            let mut without = ends.texts.clone();
+            without.extend(excludes);
+            return self.at(key, |r| r.xml(schema, &style, &Ends::texts(without)));
         }
-        if !self.optional_texts(value, "excludes")?.is_empty() {
+        if !excludes.is_empty() {
             return Err(self.error("excludes inside a JSON Schema are not supported"));
         }
         let space = self.count(value, "max_whitespace_cnt")?.unwrap_or(self.space);
         let schema_order = value.get("any_order").is_some_and(|any| any == &Value::Bool(false));
         self.flag(value, "any_order")?;
-        let key = if value.get("json_schema").is_some() { "json_schema" } else { "schema" };
         let Some(schema) = value.get(key) else { return Err(self.error("json_schema is missing")) };
         self.at(key, |r| r.schema(schema, space, schema_order))
     }

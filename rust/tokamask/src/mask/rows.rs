@@ -114,7 +114,14 @@ pub struct Rows {
     names: FxHashMap<u32, Arc<(WordTrie, Vec<u32>)>>,
     /// By a set of names and a place in their trie: the tokens that end one of them.
     endings: FxHashMap<(u32, u32), Arc<[u32]>>,
+    /// Rows inside strings, by what they say: see [`Self::string_key`].
+    strings: FxHashMap<StringKey, Arc<MaskRow>>,
+    /// Numbers of what may follow a closing quote.
+    place_ids: FxHashMap<Places, u32>,
 }
+
+/// What the text may be, what is left of its counts or its state, and what may follow its quote.
+type StringKey = (usize, u32, u32);
 
 impl Default for Rows {
     fn default() -> Self {
@@ -133,6 +140,8 @@ impl Default for Rows {
             tables: FxHashMap::default(),
             names: FxHashMap::default(),
             endings: FxHashMap::default(),
+            strings: FxHashMap::default(),
+            place_ids: FxHashMap::default(),
         }
     }
 }
@@ -214,6 +223,11 @@ impl Rows {
     ) -> (Arc<MaskRow>, usize) {
         recognizer.stacks.watch(thread.parent);
         recognizer.exact = false;
+        let key = if ground.tables { self.string_key(ground, recognizer, thread) } else { None };
+        if let Some(row) = key.and_then(|key| self.strings.get(&key)) {
+            recognizer.exact = true;
+            return (Arc::clone(row), recognizer.stacks.unwatch());
+        }
         let mut row = MaskRow::default();
         self.walk(ground, recognizer, 0, thread, &mut row);
         row.ends = recognizer.accepts(ground.grammar, thread);
@@ -222,8 +236,12 @@ impl Rows {
         if ground.grammar.objects {
             row.suspects.extend(row.ids.iter().filter(|&&id| ground.lexicon.holds_name(id)));
         }
-        let touched = recognizer.stacks.unwatch();
-        (Arc::new(row), touched)
+        let (row, touched) = (Arc::new(row), recognizer.stacks.unwatch());
+        if let Some(key) = key {
+            self.bytes += row.weight();
+            self.strings.insert(key, Arc::clone(&row));
+        }
+        (row, touched)
     }
 
     /// The row of a thread, names that occur twice not excluded.
@@ -595,6 +613,8 @@ impl Rows {
         self.names = FxHashMap::default();
         self.endings = FxHashMap::default();
         self.tables = FxHashMap::default();
+        self.strings = FxHashMap::default();
+        self.place_ids = FxHashMap::default();
         self.bytes = 0;
     }
 }
