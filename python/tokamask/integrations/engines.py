@@ -131,7 +131,9 @@ class RequestCompiler:
         return self._compiled(kind, text, frozenset(stop_ids or self._vocabulary.eos_ids))
 
     def _compile(self, kind: Kind, text: str, stops: frozenset[int]) -> tm.CompiledGrammar:
-        return tm.compile(read_grammar(kind, text, **self._options), self._stopping(stops))
+        compiled = tm.compile(read_grammar(kind, text, **self._options), self._stopping(stops))
+        compiled.fill_ahead()  # while the model reads the prompt
+        return compiled
 
     def _vocabulary_with(self, stops: frozenset[int]) -> tm.Vocabulary:
         if stops == frozenset(self._vocabulary.eos_ids):

@@ -39,6 +39,7 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, compiled: tm.CompiledGrammar) -> None:
         self._compiled = compiled
+        compiled.fill_ahead()  # while the model reads the prompt
         self._prompt_length = -1
         # None behind a token that does not fit.
         self._matchers: dict[tuple[int, ...], tm.Matcher | None] = {}

@@ -352,6 +352,7 @@ class CompiledGrammar:
         self._grammar = grammar
         self._info = tokenizer_info
         self._compiled = tm.compile(grammar._grammar, tokenizer_info._vocabulary)
+        self._compiled.fill_ahead()  # while the model reads the prompt
 
     @property
     def grammar(self) -> Grammar:

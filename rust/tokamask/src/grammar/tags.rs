@@ -140,11 +140,7 @@ impl Reader {
             "json_schema" => self.json_schema(value, ends)?,
             "qwen_xml_parameter" => {
                 self.only(value, &["json_schema"])?;
-                let schema = value.get("json_schema").cloned().unwrap_or(Value::Null);
-                match xml::style("qwen_xml") {
-                    Some(style) => self.at("json_schema", |r| r.xml(&schema, &style, ends))?,
-                    None => return Err(self.error("the style is not supported")),
-                }
+                self.styled(value, "json_schema", "qwen_xml", ends)?
             }
             "any_text" => {
                 self.only(value, &["excludes", "max_chars"])?;
@@ -242,16 +238,12 @@ impl Reader {
         let key = if value.get("json_schema").is_some() { "json_schema" } else { "schema" };
         let excludes = self.optional_texts(value, "excludes")?;
         if let Some(style) = value.get("style").filter(|style| !style.is_null() && *style != "json") {
-            let Some(style) = style.as_str().and_then(xml::style) else {
-                return Err(self.error(format!("the style {style} is not supported")));
-            };
             if self.flag(value, "any_order")? {
                 return Err(self.error("any_order is not supported beside a style"));
             }
-            let Some(schema) = value.get(key) else { return Err(self.error("json_schema is missing")) };
             let mut without = ends.texts.clone();
             without.extend(excludes);
-            return self.at(key, |r| r.xml(schema, &style, &Ends::texts(without)));
+            return self.styled(value, key, style.as_str().unwrap_or_default(), &Ends::texts(without));
         }
         if !excludes.is_empty() {
             return Err(self.error("excludes inside a JSON Schema are not supported"));
@@ -261,6 +253,15 @@ impl Reader {
         self.flag(value, "any_order")?;
         let Some(schema) = value.get(key) else { return Err(self.error("json_schema is missing")) };
         self.at(key, |r| r.schema(schema, space, schema_order))
+    }
+
+    /// Arguments in an XML dialect.
+    fn styled(&mut self, value: &Value, key: &str, style: &str, ends: &Ends) -> Result<Expr, Error> {
+        let Some(style) = xml::style(style) else {
+            return Err(self.error(format!("the style {style:?} is not supported")));
+        };
+        let Some(schema) = value.get(key) else { return Err(self.error("json_schema is missing")) };
+        self.at(key, |r| r.xml(schema, &style, ends))
     }
 
     fn schema(&mut self, schema: &Value, space: u32, schema_order: bool) -> Result<Expr, Error> {
