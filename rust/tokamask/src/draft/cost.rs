@@ -6,9 +6,8 @@ use super::tree::Choice;
 const MARGIN: f32 = 1.05;
 /// Widths 1, 2, 4, ... of which times are kept.
 const WIDTHS: usize = 13;
-/// What a row adds to a forward over one row where nothing is known of such a width: little enough that likely guesses
-/// try it. With 0.05 the first answers on a CPU were spent on wide forwards that did not pay.
-const UNKNOWN_ROW: f32 = 0.12;
+/// What a row adds to a forward over one row where nothing is known of such a width: little, so that it is tried.
+const UNKNOWN_ROW: f32 = 0.05;
 /// Times follow about this many of their latest observations; a given time counts as `GIVEN` of them.
 const MEMORY: f32 = 16.0;
 const GIVEN: f32 = 4.0;
