@@ -2,6 +2,7 @@
 //
 // scores  [rows, stride] ELEMENT   only the first lengths[row] of a row are looked at
 // lengths [rows] int32 or null     null: `count` for every row; clamped to [0, count]
+// kept    [rows] int32 or null     how many of a row, at most k; below 0 as 0
 // page_table [rows, max_pages] int32, table_stride elements apart (0: one for all), or null: then position i becomes the place in the cache
 //         page_table[i / page_size] * page_size + i % page_size
 // out     [rows, k] int32
@@ -28,13 +29,14 @@ template <class Item> __device__ __forceinline__ void visit_scores(const ELEMENT
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(512, 2)
-top_k(const ELEMENT* scores, const int32_t* lengths, const int32_t* page_table, int32_t* out, int64_t stride, int64_t table_stride,
+top_k(const ELEMENT* scores, const int32_t* lengths, const int32_t* kept, const int32_t* page_table, int32_t* out, int64_t stride, int64_t table_stride,
       int32_t page_size, int32_t count, int32_t k) {
     __shared__ RadixShared<kThreads, int> shared;
     const int64_t row = blockIdx.x;
     const ELEMENT* mine = scores + row * stride;
     int32_t* to = out + row * k;
-    const int length = lengths ? max(0, min(lengths[row], count)) : count, found = min(k, length);
+    const int length = lengths ? max(0, min(lengths[row], count)) : count;
+    const int found = min(kept ? max(0, min(kept[row], k)) : k, length);
 
     const int32_t* pages = page_table ? page_table + row * table_stride : nullptr;
     const auto place = [=](int i) { return pages ? pages[i / page_size] * page_size + i % page_size : i; };

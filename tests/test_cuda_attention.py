@@ -198,3 +198,17 @@ def test_shapes_are_refused_by_name():
                 arguments["table"],
                 seq_lens=arguments["lens"],
             )
+
+
+@pytest.mark.parametrize(("element", "group"), [("f32", 4), ("bf16", 8)])  # multiply-adds, tensor cores
+def test_splits_do_not_change_dense_attention(element, group):
+    """More splits than tokens, splits that end inside a page, an empty sequence."""
+    q, k, v, table = paged_case(3, element=element, group=group)
+    lens, run = np.array([41, 0], np.int32), Emulator().call
+    selected = np.tile(np.arange(0, 50, 3, dtype=np.int32), (2, 1, 1))
+    for splits in (1, 2, 7, 64):
+        named = {"seq_lens": lens, "return_lse": True, "splits": splits}
+        got = run("attention", "decode", q, k, v, table, **named)
+        assert_close(got, reference.decode(q, k, v, table, lens), element)
+        got = run("attention", "sparse_decode", q, k, v, table, selected, **named)
+        assert_close(got, reference.sparse_decode(q, k, v, table, selected, lens), element)

@@ -128,7 +128,7 @@ def run_kernel_tests(
         *files,
     ]
     return subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=1200
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=2400
     )
 
 
@@ -164,6 +164,7 @@ KERNEL_TESTS = {
     "prefill_mma": "test_cuda_prefill.py",
     "column_sums": "test_cuda_prefill.py",
     "window_scores": "test_cuda_prefill.py",
+    "token_sparse": "test_cuda_prefill.py",
 }
 
 
@@ -209,6 +210,86 @@ def test_no_barrier_can_be_left_out(kernel, n):
     assert done.returncode != 0, f"{kernel} passes its tests without barrier {n}: {done.stdout[-500:]}"
 
 
+# One bug each of a kind that no missing barrier stands for; all kernels without barriers of their own have one.
+PLANTED_BUGS = {
+    "a page too far": (
+        "decode",
+        "page_table[token / page_size]) *",
+        "page_table[(token + 1) / page_size]) *",
+    ),
+    "offsets of 32 bits": (
+        *("decode_mma", "int64_t(page_table[token / page_size]) * page_stride"),
+        "int(uint32_t(page_table[token / page_size]) * uint32_t(page_stride))",
+    ),
+    "splits that overlap": (
+        *("decode", "begin = min(split * share, length)", "begin = max(min(split * share, length) - 1, 0)"),
+    ),
+    "the token behind the last": ("sparse_decode", "token < length ? token", "token <= length ? token"),
+    "a token beyond the length": ("sparse_decode_mma", "token >= 0 && token < length", "token >= 0"),
+    "a part left out": ("merge_states", "p < parts; ++p) sum +=", "p < parts - 1; ++p) sum +="),
+    "padding sees the prefix": ("tree_decode", "length = padding ? 0 : seq_lens", "length = seq_lens"),
+    "a mask of another node": (
+        "tree_decode_mma",
+        "min(first_row + (lane_index() >> 2) + 8,",
+        "min(first_row + (lane_index() >> 2),",
+    ),
+    "a child in the tile of its parent": ("verify_tree", "start = (node + 1) / 32 * 32", "start += 32"),
+    "a page begun with what lay there": (
+        "append_kv",
+        "float sum = row == 0 ? 0.f : index_sums",
+        "float sum = index_sums",
+    ),
+    "one key too few": ("hisa", "token <= last ? token", "token < last ? token"),
+    "candidates of another row": ("take", "? candidates[row * count + at]", "? candidates[at]"),
+    "the newest token twice": (
+        "join_selection",
+        "else token = length - width + i;",
+        "else token = length - width + i - 1;",
+    ),
+    "a logit behind the row": ("apply_bitmask", "token < vocab_size) store", "token <= vocab_size) store"),
+    "causality": ("prefill", "token < tokens && token <= last", "token < tokens && token < last"),
+    "causality on tensor cores": (
+        "prefill_mma",
+        "return position <= first + r;",
+        "return position < first + r;",
+    ),
+    "one query too many": (
+        "column_sums",
+        "if (token > tokens - queries + i) continue;",
+        "if (token > tokens - queries + i + 1) continue;",
+    ),
+    "ties by the highest index": ("top_k", "ties_before < ties_left", "ties_before > ties_left"),
+    "rows behind the end of a page": ("quest", "t < filled; ++t", "t < page_size; ++t"),
+    "the least instead of the most": (
+        "token_sparse",
+        "ordered_key(mean[t]) < key",
+        "ordered_key(mean[t]) <= key",
+    ),
+}
+PLANTED_FILES = {"offsets of 32 bits": ["test_cuda_large.py"]}
+DEFAULT_BUGS = {"offsets of 32 bits", "a page too far"}
+
+
+@pytest.mark.parametrize(
+    "bug", [b if b in DEFAULT_BUGS else pytest.param(b, marks=thorough) for b in PLANTED_BUGS]
+)
+def test_planted_bugs_are_caught(bug):
+    kernel, old, new = PLANTED_BUGS[bug]
+    quick = f"test_cuda_variants.py::test_the_first_variant[{kernel}]"
+    files = [f"tests/{file}" for file in PLANTED_FILES.get(bug, [quick, KERNEL_TESTS[kernel]])]
+    done = run_kernel_tests(files, mutant=f"{kernel}:{old} -> {new}")
+    assert "g++ refuses" not in done.stdout
+    assert f"{kernel}.cu has" not in done.stdout
+    caught = "1 failed" in done.stdout or done.returncode < 0  # by a signal
+    assert caught, f"{kernel} passes its tests with a bug: {bug}: {done.stdout[-500:]}"
+
+
+def test_every_kernel_has_a_planted_bug():
+    """A barrier less or another one."""
+    own = {name for name, n in mutants() if origins(name)[n] not in HEADER_KERNELS}
+    assert own | {kernel for kernel, _, _ in PLANTED_BUGS.values()} == set(kernels())
+
+
 def test_every_barrier_has_a_kernel_that_tries_it():
     everywhere = {(name, n) for name in KERNEL_TESTS for n in range(len(origins(name)))}
     headers = {file for name, n in everywhere - set(mutants()) for file in [origins(name)[n]]}
@@ -246,4 +327,18 @@ def test_kernels_under_the_address_sanitizer():
 )
 def test_kernels_under_every_sanitizer_and_schedule(file, sanitizer, schedule):
     done = run_kernel_tests([f"tests/{file}"], sanitizer=sanitizer, schedule=schedule)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+LARGE = [k.name for k in kernels().values() if len(k.variants()) > 16]
+PORTIONS = {**{name: [name] for name in LARGE}, "others": [k for k in kernels() if k not in LARGE]}
+
+
+@thorough
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("portion", PORTIONS)
+@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
+def test_every_listed_variant(portion, sanitizer):
+    tests = [f"tests/test_cuda_variants.py::test_listed_variants[{kernel}]" for kernel in PORTIONS[portion]]
+    done = run_kernel_tests(tests, sanitizer=sanitizer, options=("-s",))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -119,6 +119,46 @@ def test_scores_of_a_window(engine, window, tokens):  # noqa: F811
         engine.call("selection", "snapkv_scores", q, k, kernel=2)
 
 
+@pytest.mark.sanitized
+@pytest.mark.parametrize(
+    ("coverage", "least"),
+    [(0.3, 4)]
+    if QUICK
+    else [(0.3, 4), (0.02, 4), (0.9, 30), (0.9, 2000), (0.0, 4), (1.0, 0), (3.0, 7), (1e-9, 0)],
+)
+def test_token_sparse_select(engine, coverage, least):  # noqa: F811
+    """What a window keeps before itself: something, all but one, no less than asked for, everything."""
+    q, k, _ = prompt(9, "f32", 5, 700)
+    got = np.asarray(
+        engine.call("selection", "token_sparse_select", q, k, coverage=coverage, min_tokens=least)
+    )
+    want = reference("press").token_sparse_select(q, k, coverage, least, 5)
+    np.testing.assert_array_equal(got[:, : want.shape[1]], want)
+    assert (got[:, want.shape[1] :] == -1).all()
+
+
+def test_token_sparse_select_counts_equal_scores_one_by_one():
+    """All alike: as many go as stay below the coverage together, and one more, those of the highest position."""
+    k = np.zeros((65, 1, 64), np.float32)
+    for coverage in (0.1, 0.25, 0.5):  # 6.4, 16 and 32 of 64: the 16th and the 32nd reach it within rounding
+        got = Emulator().call(
+            *("selection", "token_sparse_select", k[-1:], k), coverage=coverage, min_tokens=0, kernel=1
+        )
+        kept = int((got[0] >= 0).sum()) - 1
+        assert 64 - kept - 1 in (int(coverage * 64), int(coverage * 64) - 1), coverage
+        assert got[0, : kept + 1].tolist() == [*range(kept), 64]
+
+
+@pytest.mark.sanitized
+def test_what_a_window_keeps_feeds_sparse_attention():
+    q, k, v = prompt(11, "f32", 60, 60)
+    run = Emulator().call
+    padded = run("selection", "token_sparse_select", q[-4:], k, coverage=0.4, min_tokens=8)
+    short = reference("press").token_sparse_select(q[-4:], k, 0.4, 8, 5)
+    got = run("attention", "selected_prefill", q, k, v, padded, return_lse=True)
+    assert_close(got, reference("prefill").selected_prefill(q, k, v, short), "f32")
+
+
 def test_shapes_are_refused_by_name(engine):  # noqa: F811
     q, k, v = prompt(7, "f32", 5, 4)
     lists, indices = np.array([0, 1], np.int32), np.array([0], np.int32)

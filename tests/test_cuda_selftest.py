@@ -9,6 +9,7 @@ from cuda_engines import gpu_present
 from emulator import SANITIZER, EmulatedDevice
 
 from tokamask.gpu import attention, selftest
+from tokamask.gpu.manifest import kernels
 
 pytestmark = pytest.mark.skipif(bool(SANITIZER), reason="the kernels' own tests run sanitized")
 
@@ -43,6 +44,21 @@ def test_every_job_is_right_on_the_emulator(name, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(selftest.JOBS[name][1])
     assert all(" right " in line for line in lines)
+
+
+def test_the_jobs_launch_every_function_of_every_kernel():
+    launched = set()
+
+    class Notes(EmulatedDevice):
+        def launch(self, kernel, entry, *rest) -> None:
+            launched.add(entry)
+
+    board = PaperBoard()
+    board.device = Notes()
+    for make, variants in selftest.JOBS.values():
+        for variant in variants:
+            make(selftest.Inputs(board, large=False), *variant).run()
+    assert launched == {e.name for k in kernels().values() for e in k.entries}
 
 
 def test_times_become_rates_and_shares(monkeypatch, capsys):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cuda_engines import cast, engine  # noqa: F401
+from cuda_engines import Emulator, cast, engine  # noqa: F401
 
 from tokamask.errors import ShapeError
 from tokamask.reference.selection import top_k
@@ -57,6 +57,16 @@ def test_ragged_lengths(engine):  # noqa: F811
     np.testing.assert_array_equal(
         engine.call("selection", "top_k", scores, 64, lengths=lengths), top_k(scores, 64, lengths)
     )
+
+
+@pytest.mark.sanitized
+def test_how_many_of_a_row_is_read_on_the_device():
+    scores = cast(np.random.default_rng(8).standard_normal((5, 700)), "f32")
+    counts, lengths = np.array([0, 3, 12, 99, -1], np.int32), np.array([700, 700, 5, 700, 700], np.int32)
+    got = Emulator().call("selection", "top_k", scores, 12, lengths=lengths, counts=counts)
+    for row, count in enumerate(np.clip(counts, 0, 12).tolist()):
+        want = top_k(scores[row : row + 1], count, lengths[row : row + 1])[0]
+        assert got[row].tolist() == [*want.tolist(), *[-1] * (12 - count)]
 
 
 def test_negative_length_is_empty(engine):  # noqa: F811

@@ -237,7 +237,8 @@ def token_sparse_select(
     Returns
     -------
     int32 [num_q_heads, c]
-        Ascending; the last ``window`` tokens are in every row.
+        Ascending; the last ``window`` tokens are in every row. For CUDA arrays ``c`` is ``tokens`` and rows end in -1, so that nothing is
+        read back from the device.
 
     Examples
     --------
@@ -248,6 +249,9 @@ def token_sparse_select(
     [[1, 4, 7]]
 
     """
+    if is_cuda(k):
+        options = {"coverage": coverage, "min_tokens": min_tokens, "kernel": kernel, "scale": scale}
+        return cuda_function("selection", "token_sparse_select", k)(q, k, **options)
     shapes = _check_window("token_sparse_select", q, k)
     natural("min_tokens", min_tokens)
     factor = scale_of(shapes, scale)

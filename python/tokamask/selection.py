@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -458,14 +459,33 @@ def fasa_scores(
     return out
 
 
-def _check_indexer(shapes: Shapes, q: Any, k: Any, w: Any, positions: Any) -> None:
+def _check_indexer(shapes: Shapes, q: Any, k: Any, w: Any, positions: Any, page_table: Any) -> None:
     shapes.check("q", q, FLOATS, "queries", "heads", "d")
-    shapes.check("k", k, (dtype_name(q),), "tokens", "d")
+    if page_table is None:
+        shapes.check("k", k, (dtype_name(q),), "tokens", "d")
+    else:
+        shapes.check("k", k, (dtype_name(q),), "pages", "page_size", "d")
+        shapes.check("page_table", page_table, ("int32",), "tables", "max_pages")
+        if shapes["tables"] not in (1, shapes["queries"]) or not shapes["pages"]:
+            raise refuse("page_table", f"{shapes['queries']} rows or 1, of one page or more", page_table)
+        shapes.sizes["tokens"] = shapes["max_pages"] * shapes["page_size"]
     shapes.check("w", w, ("float32",), "queries", "heads")
     shapes.check("positions", positions, ("int32",), "queries")
 
 
-def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, out: Any = None) -> Any:
+def _indexed_rows(arrays: tuple[Any, ...], k: Any, page_table: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of the queries' arrays that see the same keys, and those keys one after another."""
+    rows, keys = tuple(map(as_numpy, arrays)), as_numpy(k)
+    if page_table is None:
+        yield *rows, keys
+        return
+    tables = as_numpy(page_table).clip(0, len(keys) - 1)  # what stands behind the last page may be anything
+    for i, table in enumerate(tables):
+        own = rows if len(tables) == 1 else tuple(x[i : i + 1] for x in rows)
+        yield *own, keys[table].reshape(-1, keys.shape[2])
+
+
+def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, page_table: Any = None, out: Any = None) -> Any:
     """The lightning indexer of DeepSeek Sparse Attention: ``sum over heads of w * relu(q . k)``, one shared key head.
 
     After the formula published with DeepSeek-V3.2, from memory.
@@ -474,10 +494,13 @@ def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, out: Any = None) -
     ----------
     q : float32, float16 or bfloat16 [queries, heads, d]
     k : [tokens, d], type of ``q``
+        With a page table [pages, page_size, d].
     w : float32 [queries, heads]
         Any sign; carries whatever scale the model applies.
     positions : int32 [queries]
         Query ``t`` sees keys ``0 .. positions[t]``.
+    page_table : int32 [queries or 1, max_pages], optional
+        Then there are ``max_pages * page_size`` tokens.
     out : float32 [queries, tokens], optional
 
     Returns
@@ -494,11 +517,13 @@ def indexer_scores(q: Any, k: Any, w: Any, *, positions: Any, out: Any = None) -
 
     """
     if is_cuda(q):
-        return cuda_function("selection", "indexer_scores", q)(q, k, w, positions=positions, out=out)
+        options = {"positions": positions, "page_table": page_table, "out": out}
+        return cuda_function("selection", "indexer_scores", q)(q, k, w, **options)
     shapes = Shapes()
-    _check_indexer(shapes, q, k, w, positions)
+    _check_indexer(shapes, q, k, w, positions, page_table)
     out = output("out", out, q, (shapes["queries"], shapes["tokens"]), "float32")
-    _core.indexer_scores(*map(as_numpy, (q, k, w, positions, out)))
+    for queries, weights, at, found, keys in _indexed_rows((q, w, positions, out), k, page_table):
+        _core.indexer_scores(queries, keys, weights, at, found)
     return out
 
 
@@ -511,6 +536,8 @@ def hisa_select(
     positions: Any,
     n_blocks: int,
     block: int = 128,
+    page_table: Any = None,
+    page_sums: Any = None,
     out: Any = None,
 ) -> Any:
     """HISA: the indexer on the mean keys of blocks, then on the tokens of the best blocks only.
@@ -527,7 +554,9 @@ def hisa_select(
     n_blocks : int
         Blocks to look into, 2 or more: the first one and the one of the query's position are always among them.
     block : int
-        Keys of a block.
+        Keys of a block; the page size where there is a page table.
+    page_table, page_sums : int32 [queries or 1, max_pages], float32 [pages, d], optional
+        For a paged ``k``: its pages are the blocks, and the sums that :func:`tokamask.attention.append_kv` keeps spare CUDA reading every key.
     out : int32 [queries, n_tokens], optional
 
     Returns
@@ -545,12 +574,20 @@ def hisa_select(
     """
     if is_cuda(q):
         run = cuda_function("selection", "hisa_select", q)
-        return run(q, k, w, n_tokens, positions=positions, n_blocks=n_blocks, block=block, out=out)
+        blocks = {"n_blocks": n_blocks, "block": block, "page_table": page_table, "page_sums": page_sums}
+        return run(q, k, w, n_tokens, positions=positions, **blocks, out=out)
     shapes = Shapes()
-    _check_indexer(shapes, q, k, w, positions)
+    _check_indexer(shapes, q, k, w, positions, page_table)
+    if (page_table is None) != (page_sums is None):
+        raise refuse("page_sums", "page_table and page_sums together", page_sums)
+    if page_table is not None:
+        shapes.check("page_sums", page_sums, ("float32",), "pages", "d")
+        if block != shapes["page_size"]:
+            raise refuse("block", f"the page size, {shapes['page_size']}", block)
     counts = natural("n_tokens", n_tokens), natural("n_blocks", n_blocks, 2), natural("block", block, 1)
     out = output("out", out, q, (shapes["queries"], n_tokens), "int32")
-    _core.hisa_select(as_numpy(q), as_numpy(k), as_numpy(w), as_numpy(positions), counts, as_numpy(out))
+    for queries, weights, at, found, keys in _indexed_rows((q, w, positions, out), k, page_table):
+        _core.hisa_select(queries, keys, weights, at, counts, found)
     return out
 
 

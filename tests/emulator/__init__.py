@@ -10,7 +10,7 @@ import pathlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ FLAGS = {
         "-fsanitize-sections=emu_shared",
         "-fno-sanitize-recover=undefined",
     ],
-    "tsan": ["-O1", "-g", "-fsanitize=thread"],
+    "tsan": ["-O1", "-g1", "-fsanitize=thread"],  # names and lines; types would cost a third more
 }
 SCALARS = {
     "int": ctypes.c_int32,
@@ -71,10 +71,17 @@ def entry_names(source: str) -> list[str]:
 
 
 def source_of(path: pathlib.Path) -> str:
-    """The flat source of a kernel, without the n-th barrier if ``EMULATOR_MUTANT=name:n`` names it."""
+    """The flat source of a kernel; ``EMULATOR_MUTANT=name:n`` takes out its n-th barrier, ``name:old -> new`` changes what stands there once."""
     source = flatten(path.name, path.parent)
-    name, _, n = os.environ.get("EMULATOR_MUTANT", "").partition(":")
-    return remove_barrier(source, int(n)) if name == path.stem else source
+    name, _, change = os.environ.get("EMULATOR_MUTANT", "").partition(":")
+    if name != path.stem:
+        return source
+    if change.isdigit():
+        return remove_barrier(source, int(change))
+    old, _, new = change.partition(" -> ")
+    if source.count(old) != 1:
+        raise ValueError(f"{path.name} has {source.count(old)} times: {old}")
+    return source.replace(old, new)
 
 
 def remove_barrier(source: str, n: int) -> str:
@@ -86,53 +93,93 @@ def remove_barrier(source: str, n: int) -> str:
 BARRIER = re.compile(r"(?<!void\))\b__sync(?:threads|warp)\(\);")
 
 
+COMPILER = [
+    "g++",
+    *("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-array-bounds"),
+]
+
+
 @functools.cache
-def build(path: pathlib.Path, defines: tuple[str, ...], sanitizer: str) -> pathlib.Path:
-    """A shared library of one variant, cached by content in the temporary folder."""
-    source = source_of(path)
-    main = f'#include "{HERE / "emulator.hpp"}"\n{source}\n' + "".join(
-        f"EMU_EXPORT({n})\n" for n in entry_names(source)
-    )
-    flags = [
-        "-std=c++20",
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        "-fno-gnu-unique",
-        "-ffp-contract=off",
-        "-Wall",
-        "-Wextra",
-    ]
-    flags += ["-Wno-unknown-pragmas", "-Wno-array-bounds", *FLAGS[sanitizer], *(f"-D{d}" for d in defines)]
-    key = hashlib.sha256(
-        repr((main, flags)).encode() + b"".join(p.read_bytes() for p in sorted(HERE.glob("*.hpp")))
-    ).hexdigest()[:20]
+def headers() -> bytes:
+    """All that every kernel is compiled after."""
+    return b"".join(p.read_bytes() for p in sorted(HERE.glob("*.hpp")))
+
+
+def kept(stem: str, suffix: str, described: object, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """A file in the temporary folder, made once for what describes it; several processes may ask at the same time."""
+    key = hashlib.sha256(repr(described).encode() + headers()).hexdigest()[:20]
     folder = pathlib.Path(tempfile.gettempdir()) / "tokamask-emulator"
     folder.mkdir(exist_ok=True)
-    out = folder / f"{path.stem}-{sanitizer or 'plain'}-{key}.so"
-    if not out.exists():
-        scratch = out.with_suffix(f".{os.getpid()}.so")
-        done = subprocess.run(
-            ["g++", *flags, "-x", "c++", "-", "-o", str(scratch)],
-            input=main,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"g++ refuses {path.name} {' '.join(defines)}:\n{done.stderr[:4000]}")
-        os.replace(scratch, out)
-    return out
+    path = folder / f"{stem}-{key}{suffix}"
+    if not path.exists():
+        scratch = path.with_name(f"{path.name}.{os.getpid()}")
+        make(scratch)
+        os.replace(scratch, path)
+    return path
+
+
+def compile_(arguments: Sequence[str], out: pathlib.Path, what: str, source: str = "") -> None:
+    done = subprocess.run(
+        [*COMPILER, *arguments, "-o", str(out)], input=source, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"g++ refuses {what}:\n{done.stderr[:4000]}")
 
 
 @functools.cache
-def module(path: pathlib.Path, defines: tuple[str, ...], sanitizer: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(build(path, defines, sanitizer)), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+def prelude(sanitizer: str) -> pathlib.Path:
+    """The emulator's headers, precompiled: g++ would spend more time on them than on most kernels."""
+    stem, flags = f"prelude-{sanitizer or 'plain'}", FLAGS[sanitizer]
+    text = f'#include "{HERE / "emulator.hpp"}"\n'
+    header = kept(stem, ".hpp", (text, flags), lambda p: p.write_text(text))
+    arguments = [*flags, "-x", "c++-header", str(header)]
+    kept(stem, ".hpp.gch", (text, flags), lambda p: compile_(arguments, p, "the emulator"))
+    return header
+
+
+_together: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, ...], ...]] = {}
+
+
+def together(kernel: str, variants: Sequence[tuple[str, ...]]) -> None:
+    """From now on these variants come out of one run of g++, which spends a quarter of the time on each."""
+    _together.update({(kernel, variant): tuple(variants) for variant in variants})
+
+
+@functools.cache
+def build(path: pathlib.Path, variants: tuple[tuple[str, ...], ...], sanitizer: str) -> pathlib.Path:
+    """A shared library of some variants, each in a namespace of its own, cached by content in the temporary folder."""
+    source = source_of(path)
+    names, inside = entry_names(source), source.replace('extern "C" __global__', "__global__")
+    lines = [f'#include "{prelude(sanitizer)}"']
+    for i, defines in enumerate(variants):
+        lines += [f"#define {define.replace('=', ' ', 1)}" for define in defines]
+        lines += [f"namespace variant_{i} {{", inside, *(f"EMU_EXPORT({n}, {n}_{i})" for n in names), "}"]
+        lines += [f"#undef {define.partition('=')[0]}" for define in defines]
+    main, flags = "\n".join(lines), [*FLAGS[sanitizer], "-shared", "-x", "c++", "-"]
+    what = f"{path.name} {'; '.join(map(' '.join, variants))}"
+    return kept(
+        f"{path.stem}-{sanitizer or 'plain'}",
+        ".so",
+        (main, COMPILER, flags),
+        lambda p: compile_(flags, p, what, main + "\n"),
+    )
+
+
+@functools.cache
+def library(path: pathlib.Path, variants: tuple[tuple[str, ...], ...], sanitizer: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(build(path, variants, sanitizer)), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+
+
+def exported(path: pathlib.Path, defines: tuple[str, ...], what: str, entry: str) -> ctypes._CFuncPtr:
+    """What a library exports for an entry of a variant."""
+    variants = _together.get((path.stem, defines), (defines,))
+    return getattr(library(path, variants, SANITIZER), f"emu_{what}_{entry}_{variants.index(defines)}")
 
 
 @functools.cache
 def parameter_types(path: pathlib.Path, defines: tuple[str, ...], entry: str) -> list[str]:
-    signature = getattr(module(path, defines, SANITIZER), f"emu_signature_{entry}")
+    signature = exported(path, defines, "signature", entry)
     signature.restype = ctypes.c_char_p
     return [t.strip() for t in re.search(r"A = \{(.*?)\}", signature().decode()).group(1).split(",")]
 
@@ -171,7 +218,7 @@ def launch(
         *[ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in values]
     )
     three = ctypes.c_uint * 3
-    run = getattr(module(path, defines, SANITIZER), f"emu_launch_{entry}")
+    run = exported(path, defines, "launch", entry)
     run(three(*(*grid, 1, 1)[:3]), three(threads, 1, 1), ctypes.c_size_t(shared_bytes), pointers)
 
 

@@ -345,9 +345,9 @@ template <class... A> constexpr const char* signature(void (*)(A...)) { return _
 }  // namespace emu
 
 // One exported entry per kernel, with the argument form of cuLaunchKernel: pointers to the arguments.
-#define EMU_EXPORT(name)                                                                                                 \
-    extern "C" __attribute__((visibility("default"))) void emu_launch_##name(const unsigned* g, const unsigned* b,       \
-                                                                              size_t bytes, void** arguments) {          \
+#define EMU_EXPORT(name, as)                                                                                             \
+    extern "C" __attribute__((visibility("default"))) void emu_launch_##as(const unsigned* g, const unsigned* b,         \
+                                                                           size_t bytes, void** arguments) {             \
         emu::launch_kernel(&name, g, b, bytes, arguments);                                                               \
     }                                                                                                                    \
-    extern "C" __attribute__((visibility("default"))) const char* emu_signature_##name() { return emu::signature(&name); }
+    extern "C" __attribute__((visibility("default"))) const char* emu_signature_##as() { return emu::signature(&name); }

@@ -18,6 +18,7 @@ from tokamask.gpu.cache import (
     check_values,
     group_of,
     result,
+    scale_of,
 )
 from tokamask.gpu.device import Argument, Device, on_tensor_cores
 from tokamask.gpu.merge_states import merge_states
@@ -82,7 +83,7 @@ def sparse_decode(
             *(query, cache.rows, values, cache.page_table, chosen, lengths),
             *(operand("out", part), operand("lse", part_lse), *cache.strides()),
             *(np.int64(batch_stride), np.int64(head_stride), np.int32(count), *cache.table()),
-            np.float32(head_dim**-0.5 if scale is None else scale),
+            scale_of(query, scale),
         )
         launch_decode(device, "sparse_decode", query, cache, splits, arguments)
     out = result(device, out, (batch, num_q_heads, head_dim), query.dtype, query.element)
@@ -123,7 +124,7 @@ def decode(
                 operand("out", part),
                 operand("lse", part_lse),
             ),
-            *(*cache.strides(), *cache.table(), np.float32(head_dim**-0.5 if scale is None else scale)),
+            *(*cache.strides(), *cache.table(), scale_of(query, scale)),
         )
         launch_decode(device, "decode", query, cache, splits, arguments)
     out = result(device, out, (batch, num_q_heads, head_dim), query.dtype, query.element)
@@ -211,7 +212,7 @@ def tree_decode(
             *(query, cache.rows, values, cache.page_table, lengths, mask, tree_keys, tree_values),
             *(operand("out", part), operand("lse", part_lse), *cache.strides()),
             *(np.int64(nodes * words if mask.shape[0] > 1 else 0), *cache.table(), np.int32(nodes)),
-            np.float32(head_dim**-0.5 if scale is None else scale),
+            scale_of(query, scale),
         )
         defines = {"ELEMENT": query.element, "HEAD_DIM": head_dim, "GROUP": group}
         name, tiles, threads = "tree_decode", nodes, decode_threads(group)

@@ -49,14 +49,15 @@ def check_paged(
     return Paged(rows, table, rows.shape[1], rows.shape[2], rows.shape[3])
 
 
-def check_values(v_cache: Any, keys: Operand) -> Operand:
-    """A value cache of the shape and the strides of the key cache."""
-    axes: Axes = list(zip(("pages", "page_size", "num_kv_heads", "head_dim"), keys.shape, strict=True))
-    values = expect_aligned(expect(operand("v_cache", v_cache), keys.element, axes, contiguous=False))
+def check_values(v: Any, keys: Operand) -> Operand:
+    """Values of the shape and the strides of the keys, of a paged cache or of a prompt."""
+    name = keys.name.replace("k", "v", 1)
+    axes: Axes = [(f"axis {i}", length) for i, length in enumerate(keys.shape)]
+    values = expect_aligned(expect(operand(name, v), keys.element, axes, contiguous=False))
     if keys.strides != values.strides:
         raise ShapeError(
-            "v_cache: expected the strides of k_cache",
-            name="v_cache",
+            f"{name}: expected the strides of {keys.name}",
+            name=name,
             expected=str(keys.strides),
             got=str(values.strides),
         )
@@ -87,6 +88,11 @@ def group_of(num_q_heads: int, num_kv_heads: int) -> int:
             got=str(num_q_heads),
         )
     return num_q_heads // num_kv_heads
+
+
+def scale_of(query: Operand, scale: float | None) -> np.float32:
+    """1 / sqrt(head_dim) unless given."""
+    return np.float32(query.shape[-1] ** -0.5 if scale is None else scale)
 
 
 def result(

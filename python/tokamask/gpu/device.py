@@ -46,5 +46,8 @@ class Device(Protocol):
 
 
 def on_tensor_cores(device: Device, element: str, head_dim: int, rows: int) -> bool:
-    """Whether the products of ``rows`` queries with one key go to tensor cores: from eight rows on, where half of a product is used."""
+    """Whether the products of ``rows`` queries with one key go to tensor cores: from eight rows on, where half of a product is used.
+
+    Not heads of 256: their outputs and queries do not fit into a thread's registers (``docs/explanation/kernels.md``).
+    """
     return device.arch >= 80 and element != "f32" and head_dim <= 128 and rows >= 8

@@ -9,7 +9,7 @@ import numpy as np
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import FLOATS, Operand, expect, expect_aligned, operand
 from tokamask.gpu.cache import Axes, result
-from tokamask.gpu.device import Device
+from tokamask.gpu.device import Argument, Device
 from tokamask.gpu.top_k import top_k
 
 
@@ -65,6 +65,19 @@ def check_indexer(
     return query, keys, weights, expect(operand("positions", positions), "i32", [("queries", rows)])
 
 
+def check_table(page_table: Any, rows: int) -> Operand | None:
+    """int32 [queries or 1, max_pages], where there is one."""
+    if page_table is None:
+        return None
+    table = expect(operand("page_table", page_table), "i32", [("queries or 1", None), ("max_pages", None)])
+    if table.shape[0] not in (1, rows):
+        expected, got = f"{rows} rows or 1", str(table.shape[0])
+        raise ShapeError(
+            f"page_table: expected {expected}, got {got}", name="page_table", expected=expected, got=got
+        )
+    return table
+
+
 def indexer_scores(
     device: Device,
     q: Any,
@@ -83,21 +96,8 @@ def indexer_scores(
     """
     query, keys, weights, at = check_indexer(q, k, w, positions, page_table is not None)
     rows = query.shape[0]
-    table = chosen = None
-    count = keys.shape[0]
-    if page_table is not None:
-        table = expect(
-            operand("page_table", page_table), "i32", [("queries or 1", None), ("max_pages", None)]
-        )
-        if table.shape[0] not in (1, rows):
-            expected = f"{rows} rows or 1"
-            raise ShapeError(
-                f"page_table: expected {expected}",
-                name="page_table",
-                expected=expected,
-                got=str(table.shape[0]),
-            )
-        count = table.shape[1] * keys.shape[1]
+    table, chosen = check_table(page_table, rows), None
+    count = keys.shape[0] if table is None else table.shape[1] * keys.shape[1]
     if candidates is not None:
         chosen = expect(operand("candidates", candidates), "i32", [("queries", rows), ("count", None)])
         count = chosen.shape[1]
@@ -116,11 +116,23 @@ def hisa_select(
     positions: Any,
     n_blocks: int,
     block: int = 128,
+    page_table: Any = None,
+    page_sums: Any = None,
     out: Any = None,
 ) -> Any:
-    """As :func:`tokamask.selection.hisa_select`: pool, score blocks, choose them, score their tokens, choose those."""
-    query, keys, weights, at = check_indexer(q, k, w, positions, paged=False)
-    (rows, _, dim), tokens = query.shape, keys.shape[0]
+    """As :func:`tokamask.selection.hisa_select`: pool, score blocks, choose them, score their tokens, choose those.
+
+    With a page table the blocks are pages and their sums stand for their means: what is not full is looked into anyway.
+    """
+    query, keys, weights, at = check_indexer(q, k, w, positions, paged=page_table is not None)
+    rows, _, dim = query.shape
+    table = check_table(page_table, rows)
+    if (page_table is None) != (page_sums is None) or (table is not None and block != keys.shape[1]):
+        expected = "page_table and page_sums together, and blocks of a page"
+        got = f"block {block}, k {list(keys.shape)}"
+        raise ShapeError(
+            f"page_sums: expected {expected}, got {got}", name="page_sums", expected=expected, got=got
+        )
     if n_tokens < 0 or n_blocks < 2 or block < 1:
         got = f"n_tokens={n_tokens}, n_blocks={n_blocks}, block={block}"
         raise ShapeError(
@@ -133,41 +145,37 @@ def hisa_select(
     if not (rows and n_tokens):
         return out
     variant = {"ELEMENT": query.element, "HEAD_DIM": dim}
+    tokens = keys.shape[0] if table is None else table.shape[1] * block
     blocks = -(-tokens // block)
-    pooled = operand("pooled", device.empty((blocks, dim), "float32"))
-    stride = np.int64(keys.strides[0])
-    if blocks:
-        device.launch(
-            "hisa",
-            "hisa_pool",
-            variant,
-            (blocks,),
-            128,
-            (keys, pooled, stride, np.int32(tokens), np.int32(block)),
+    if table is None:
+        pooled = operand("pooled", device.empty((blocks, dim), "float32"))
+        arguments: tuple[Argument, ...] = (
+            keys,
+            pooled,
+            np.int64(keys.strides[0]),
+            np.int32(tokens),
+            np.int32(block),
         )
-    ranks = launch_indexer(device, query, weights, pooled, at, count=blocks, unit=block)
+        if blocks:
+            device.launch("hisa", "hisa_pool", variant, (blocks,), 128, arguments)
+    else:
+        expect(operand("page_sums", page_sums), "f32", [("pages", keys.shape[0]), ("d", dim)])
+        pooled = expect_aligned(operand("page_sums", page_sums.reshape(-1, 1, dim)))
+    ranks = launch_indexer(device, query, weights, pooled, at, page_table=table, count=blocks, unit=block)
     if blocks:
-        device.launch(
-            "hisa",
-            "hisa_force",
-            variant,
-            (rows,),
-            32,
-            (operand("ranks", ranks), at, np.int32(blocks), np.int32(block)),
-        )
+        arguments = (operand("ranks", ranks), at, np.int32(blocks), np.int32(block))
+        device.launch("hisa", "hisa_force", variant, (rows,), 32, arguments)
     best = operand("best", top_k(device, ranks, n_blocks))
     candidates = operand("candidates", device.empty((rows, n_blocks * block), "int32"))
     sizes = (np.int32(n_blocks), np.int32(block), np.int32(tokens))
     device.launch("hisa", "hisa_expand", variant, (rows, n_blocks), 128, (best, at, candidates, *sizes))
-    scores = launch_indexer(device, query, weights, keys, at, candidates=candidates, count=n_blocks * block)
-    found = operand("found", top_k(device, scores, n_tokens))
-    arguments = (
-        found,
-        candidates,
-        operand("scores", scores),
-        operand("out", out),
-        np.int32(n_tokens),
-        np.int32(n_blocks * block),
+    count = n_blocks * block
+    scores = launch_indexer(
+        device, query, weights, keys, at, page_table=table, candidates=candidates, count=count
     )
-    device.launch("take", "take", {}, (rows,), 128, arguments)
+    found = operand("found", top_k(device, scores, n_tokens))
+    results = (operand("scores", scores), operand("out", out))
+    device.launch(
+        "take", "take", {}, (rows,), 128, (found, candidates, *results, np.int32(n_tokens), np.int32(count))
+    )
     return out

@@ -8,9 +8,10 @@ import numpy as np
 
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import FLOATS, Operand, expect, expect_aligned, operand
-from tokamask.gpu.cache import Axes, group_of, result
+from tokamask.gpu.cache import Axes, check_values, group_of, result, scale_of
 from tokamask.gpu.device import Argument, Device, on_tensor_cores
 from tokamask.gpu.merge_states import merge_states
+from tokamask.gpu.top_k import top_k
 
 
 def check_prefill(q: Any, k: Any) -> tuple[Operand, Operand, int]:
@@ -22,25 +23,9 @@ def check_prefill(q: Any, k: Any) -> tuple[Operand, Operand, int]:
     return query, keys, group_of(query.shape[1], keys.shape[1])
 
 
-def check_strided_values(v: Any, keys: Operand) -> Operand:
-    """Values of the shape and the strides of the keys."""
-    axes: Axes = list(zip(("tokens", "num_kv_heads", "head_dim"), keys.shape, strict=True))
-    values = expect_aligned(expect(operand("v", v), keys.element, axes, contiguous=False))
-    if values.strides != keys.strides:
-        raise ShapeError(
-            "v: expected the strides of k", name="v", expected=str(keys.strides), got=str(values.strides)
-        )
-    return values
-
-
 def integers(*values: int) -> tuple[np.int32, ...]:
     """Sizes as a kernel takes them."""
     return tuple(np.int32(value) for value in values)
-
-
-def scale_of(query: Operand, scale: float | None) -> np.float32:
-    """1 / sqrt(head_dim) unless given."""
-    return np.float32(query.shape[2] ** -0.5 if scale is None else scale)
 
 
 def block_sparse_prefill(
@@ -59,7 +44,7 @@ def block_sparse_prefill(
 ) -> Any:
     """As :func:`tokamask.attention.block_sparse_prefill`; values are as wide as keys."""
     query, keys, group = check_prefill(q, k)
-    values = check_strided_values(v, keys)
+    values = check_values(v, keys)
     queries, heads, dim = query.shape
     rows, columns = block
     if rows < 1 or columns < 1 or (causal and queries > keys.shape[0]):
@@ -126,7 +111,7 @@ def selected_prefill(
 ) -> Any:
     """As :func:`tokamask.attention.selected_prefill`; values are as wide as keys."""
     query, keys, group = check_prefill(q, k)
-    values = check_strided_values(v, keys)
+    values = check_values(v, keys)
     tokens, heads, dim = query.shape
     if keys.shape[0] != tokens:
         raise ShapeError(
@@ -201,6 +186,18 @@ def attention_column_sums(
     return out
 
 
+def check_window(window: int, tokens: int, kernel: int) -> None:
+    """The last queries of a prompt, and how many neighbours are pooled."""
+    if not 0 < window <= tokens or kernel < 1 or kernel % 2 == 0:
+        got = f"{window} queries of {tokens} tokens, kernel {kernel}"
+        raise ShapeError(
+            f"q: expected 1 to tokens={tokens} queries and an odd kernel, got {got}",
+            name="q",
+            expected=f"1 to {tokens} queries",
+            got=got,
+        )
+
+
 def snapkv_scores(
     device: Device, q: Any, k: Any, *, kernel: int = 5, scale: float | None = None, out: Any = None
 ) -> Any:
@@ -219,14 +216,7 @@ def window_scores(
     """Column sums, then their means over neighbours and heads."""
     query, keys, group = check_prefill(q, k)
     (window, num_q_heads, _), (tokens, num_kv_heads, _) = query.shape, keys.shape
-    if not 0 < window <= tokens or kernel < 1 or kernel % 2 == 0:
-        got = f"{window} queries of {tokens} tokens, kernel {kernel}"
-        raise ShapeError(
-            f"q: expected 1 to tokens={tokens} queries and an odd kernel, got {got}",
-            name="q",
-            expected=f"1 to {tokens} queries",
-            got=got,
-        )
+    check_window(window, tokens, kernel)
     sums = operand("sums", attention_column_sums(device, q, k, scale=scale))
     out = result(device, out, (num_kv_heads, tokens), "float32", "f32")
     scores, greatest = operand("out", out), operand("greatest", device.empty((num_kv_heads,), "float32"))
@@ -236,3 +226,49 @@ def window_scores(
     ends: tuple[Argument, ...] = (scores, greatest, *integers(tokens, window))
     device.launch("window_scores", "window_scores_fill", {}, (num_kv_heads,), 128, ends)
     return out
+
+
+def token_sparse_select(
+    device: Device,
+    q: Any,
+    k: Any,
+    *,
+    coverage: float,
+    min_tokens: int = 256,
+    kernel: int = 5,
+    scale: float | None = None,
+    out: Any = None,
+) -> Any:
+    """As :func:`tokamask.selection.token_sparse_select`, int32 [num_q_heads, tokens]: how many are kept stays on the device, the rest is -1."""
+    query, keys, _ = check_prefill(q, k)
+    (window, heads, _), tokens = query.shape, keys.shape[0]
+    check_window(window, tokens, kernel)
+    if min_tokens < 0:
+        raise ShapeError(
+            f"min_tokens: expected 0 or more, got {min_tokens}",
+            name="min_tokens",
+            expected="0 or more",
+            got=str(min_tokens),
+        )
+    before = tokens - window
+    sums = operand("sums", attention_column_sums(device, q, k, scale=scale))
+    shares = device.empty((heads, tokens), "float32")
+    counts = device.empty((heads,), "int32")
+    rows, mean = operand("rows", shares), operand("mean", device.empty((max(before, 1),), "float32"))
+    steps: list[tuple[str, tuple[int, ...], int, tuple[Argument, ...]]] = [
+        ("rows", (heads,), 512, (sums, rows, *integers(tokens, window, kernel))),
+        ("mean", (-(-before // 256),), 256, (rows, mean, *integers(tokens, before, heads))),
+        (
+            *("count", (1,), 512),
+            (
+                mean,
+                operand("counts", counts),
+                *integers(before, window, heads, min_tokens),
+                np.float32(coverage),
+            ),
+        ),
+    ]
+    for step, grid, threads, arguments in steps:
+        if grid[0]:
+            device.launch("token_sparse", f"token_sparse_{step}", {}, grid, threads, arguments)
+    return top_k(device, shares, tokens, counts=counts, out=out)

@@ -11,17 +11,32 @@ compiler that wrote it the table must come out the same, and ``--write`` writes 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import multiprocessing
+import os
+import random
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from tokamask.errors import KernelError
 from tokamask.gpu import nvrtc, sass
 from tokamask.gpu.build import choose, keeps_budget, occupancy
-from tokamask.gpu.manifest import ARCHITECTURES, SHARED_LIMIT, Defines, Entry, Kernel, kernels, source_folder
+from tokamask.gpu.manifest import (
+    ARCHITECTURES,
+    SHARED_LIMIT,
+    Defines,
+    Entry,
+    Kernel,
+    flatten,
+    kernels,
+    source_folder,
+)
 
 TABLE = "resources.tsv"
 LOOKED_AT = ("sm_75", "sm_80", "sm_90")  # disassembling takes as long as compiling
@@ -62,9 +77,8 @@ def ends(kernel: Kernel) -> list[Defines]:
     return [tuple(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
-def prove(case: tuple[Kernel, Defines, str]) -> list[Finding]:
+def prove(kernel: Kernel, defines: Defines, arch: str) -> list[Finding]:
     """Compiles one variant for one architecture."""
-    kernel, defines, arch = case
     if int(arch[3:]) < kernel.minimum_arch:
         try:
             nvrtc.compile_kernel(kernel, defines, arch)
@@ -88,6 +102,28 @@ def prove(case: tuple[Kernel, Defines, str]) -> list[Finding]:
         wide = counts.get("LDG.128", 0) + counts.get("LDGSTS.128", 0) if looks and entry.wide_loads else -1
         findings.append(judge(entry, defines, arch, compiled.usage[entry.name], wide))
     return findings
+
+
+def kept(case: tuple[Kernel, Defines, str]) -> list[Finding]:
+    """:func:`prove`, or what it said before: findings stay in the temporary folder by content, so that an interrupted run goes on."""
+    kernel, defines, arch = case
+    said = (
+        kernel,
+        flatten(kernel.file),
+        nvrtc.options(defines),
+        arch,
+        nvrtc.version(),
+        sass.disassembler() is None,
+    )
+    key = hashlib.sha256(repr(said).encode()).hexdigest()[:24]
+    path = Path(tempfile.gettempdir()) / "tokamask-proof" / f"{key}.json"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps([asdict(f) for f in prove(kernel, defines, arch)]), encoding="utf-8")
+        os.replace(scratch, path)
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Finding(**{**row, "faults": tuple(row["faults"])}) for row in rows]
 
 
 def summarise(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
@@ -149,8 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = options.kernel.split(",") if options.kernel else None
     cases = [(k, v, arch) for k, v in choose(names, {}) for arch in ARCHITECTURES]
+    random.shuffle(cases)  # so that processes, and runs at the same time, take different ones
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        findings = [f for found in pool.imap_unordered(prove, cases, chunksize=8) for f in found]
+        findings = [f for found in pool.imap_unordered(kept, cases, chunksize=4) for f in found]
     rows, path = summarise(findings), source_folder() / TABLE
     committed = path.read_text(encoding="utf-8") if path.is_file() else ""
     faults = [fault for f in findings for fault in f.faults]

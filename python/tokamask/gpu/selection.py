@@ -9,7 +9,7 @@ import numpy as np
 from tokamask.gpu.arrays import expect, operand
 from tokamask.gpu.device import Device
 from tokamask.gpu.indexer import hisa_select, indexer_scores
-from tokamask.gpu.prefill import attention_column_sums, snapkv_scores, tova_scores
+from tokamask.gpu.prefill import attention_column_sums, snapkv_scores, token_sparse_select, tova_scores
 from tokamask.gpu.reduction import greedy_select, tome_merge
 from tokamask.gpu.sampling import check_logits, check_mask
 from tokamask.gpu.top_k import top_k
@@ -26,6 +26,7 @@ __all__ = [
     "quest_scores",
     "snapkv_scores",
     "token_select",
+    "token_sparse_select",
     "tome_merge",
     "top_k",
     "tova_scores",

@@ -24,7 +24,18 @@ from tokamask.gpu import attention, draft, sampling, selection
 from tokamask.gpu.device import Device
 from tokamask.reference import append_kv as append_reference
 from tokamask.reference import attention as attention_reference
-from tokamask.reference import columns, indexer, lightning, quest, reduction, token_select, unmask, verify
+from tokamask.reference import (
+    columns,
+    fasa,
+    indexer,
+    lightning,
+    press,
+    quest,
+    reduction,
+    token_select,
+    unmask,
+    verify,
+)
 from tokamask.reference import prefill as prefill_reference
 from tokamask.reference import sampling as sampling_reference
 from tokamask.reference import selection as selection_reference
@@ -211,6 +222,19 @@ def prefill_job(inputs: Inputs, element: str) -> Job:
     )
 
 
+def selected_prefill_job(inputs: Inputs, element: str) -> Job:
+    """Every other token of a prompt, chosen for each query head."""
+    tokens, heads = inputs.pick(100, 8192), inputs.pick(4, 32)
+    q, k, v = (inputs.floats(element, tokens, n, 128) for n in (heads, heads // 4, heads // 4))
+    selected = np.tile(np.arange(0, tokens, 2, dtype=np.int32), (heads, 1))
+    on = inputs.up(q, k, v, selected)
+    return Job(
+        lambda: attention.selected_prefill(inputs.board.device, *on),
+        lambda: prefill_reference.selected_prefill(q, k, v, selected)[0],
+        (2 * q.nbytes + k.nbytes + v.nbytes) // 2,
+    )
+
+
 def lightning_job(inputs: Inputs, element: str) -> Job:
     """Linear attention with decay."""
     shape = 1, inputs.pick(2, 32), inputs.pick(30, 4096), 64
@@ -244,6 +268,32 @@ def sample_job(inputs: Inputs, element: str) -> Job:
         lambda: sampling.sample(inputs.board.device, on[0], bitmask=on[1], top_p=0.9, seed=7)[0],
         expected,
         logits.nbytes + mask.nbytes,
+    )
+
+
+def penalties_job(inputs: Inputs, element: str) -> Job:
+    """Greedy, after a history of 512 tokens: the reads of the logits and of the history."""
+    batch, vocab_size = inputs.pick(4, 256), inputs.pick(1000, 128256)
+    logits = inputs.floats(element, batch, vocab_size)
+    history = inputs.random.integers(0, vocab_size, (batch, inputs.pick(40, 512))).astype(np.int32)
+    on = inputs.up(logits, history)
+
+    def expected() -> Any:
+        zeros = np.zeros(batch, np.float32)
+        laws: Any = zeros, np.zeros(batch, np.int32), zeros + 1, zeros
+        where: Any = (
+            np.full(batch, 7, np.uint64),
+            np.arange(batch, dtype=np.uint32),
+            np.zeros(batch, np.uint64),
+        )
+        where = (*where, (None, history), np.tile(np.array([1.0, 0.5, 0.25], np.float32), (batch, 1)))
+        return sampling_reference.sample(logits, None, None, *laws, *where)[0]
+
+    laws: dict[str, Any] = {"temperature": 0.0, "presence_penalty": 0.5, "frequency_penalty": 0.25, "seed": 7}
+    return Job(
+        lambda: sampling.sample(inputs.board.device, on[0], output_ids=on[1], **laws)[0],
+        expected,
+        logits.nbytes + history.nbytes,
     )
 
 
@@ -300,6 +350,48 @@ def quest_job(inputs: Inputs, element: str) -> Job:
     )
 
 
+def quest_bounds_job(inputs: Inputs, element: str) -> Job:
+    """Bounds of all pages, from their keys."""
+    tokens, heads = inputs.pick(90, 131072), inputs.pick(2, 8)
+    k, _, table, lengths = inputs.paged(element, 1, tokens, heads, 128)
+    on = inputs.up(k, table, lengths)
+    return Job(
+        lambda: selection.quest_bounds(inputs.board.device, *on[:2], seq_lens=on[2]),
+        lambda: quest.quest_bounds(k, table, lengths),
+        k.nbytes + 2 * k.nbytes // k.itemsize // 16 * 4,
+    )
+
+
+def page_tokens_job(inputs: Inputs, element: str) -> Job:
+    """128 pages for each of many lists."""
+    rows, count = inputs.pick(3, 4096), inputs.pick(5, 128)
+    pages = np.sort(inputs.random.integers(-1, 2 * count, (rows, 1, count)).astype(np.int32), axis=2)
+    lengths = np.full(rows, 16 * count, np.int32)
+    on = inputs.up(pages, lengths)
+    return Job(
+        lambda: selection.page_tokens(inputs.board.device, on[0], 16, seq_lens=on[1]),
+        lambda: quest.page_tokens(pages, lengths, 16),
+        17 * pages.nbytes,
+    )
+
+
+def fasa_job(inputs: Inputs, element: str, side: bool) -> Job:
+    """8 chunks of a head, from a side cache of their 16 channels or from the whole cache."""
+    tokens, heads = inputs.pick(90, 131072), inputs.pick(2, 8)
+    k, _, table, lengths = inputs.paged(element, 1, tokens, heads, 128)
+    q = inputs.floats(element, 1, 4 * heads, 128)
+    dominant = np.tile(np.arange(8, dtype=np.int32) * 7, (heads, 1))
+    keys = k
+    if side:
+        keys = np.ascontiguousarray(k[..., fasa.chunk_channels(dominant[0], 128, False)])
+    on = inputs.up(q, keys, table, dominant, lengths)
+    return Job(
+        lambda: selection.fasa_scores(inputs.board.device, *on[:4], seq_lens=on[4]),
+        lambda: fasa.fasa_scores(q, k, table, dominant, lengths, False),
+        keys.nbytes,
+    )
+
+
 def indexer_job(inputs: Inputs, element: str) -> Job:
     """64 heads, one query of each of 8 rows; bound by arithmetic from about 32 rows on."""
     rows, tokens, heads = inputs.pick(2, 8), inputs.pick(90, 131072), inputs.pick(8, 64)
@@ -310,6 +402,26 @@ def indexer_job(inputs: Inputs, element: str) -> Job:
         lambda: selection.indexer_scores(inputs.board.device, *on[:3], positions=on[3]),
         lambda: indexer.indexer_scores(q, k, w, at),
         k.nbytes + 4 * rows * tokens,
+    )
+
+
+def hisa_job(inputs: Inputs, element: str, paged: bool) -> Job:
+    """64 heads, one query of each of 8 rows, 64 blocks of 128 keys; from pages, whose sums are at hand, or from keys in one piece."""
+    rows, tokens, heads = inputs.pick(2, 8), inputs.pick(80, 131072), inputs.pick(8, 64)
+    block, n_blocks, n_tokens = inputs.pick(16, 128), inputs.pick(3, 64), inputs.pick(20, 2048)
+    q, k = inputs.floats(element, rows, heads, 128), inputs.floats(element, tokens, 128)
+    w, at = inputs.floats("f32", rows, heads), np.full(rows, tokens - 1, np.int32)
+    on = inputs.up(q, k, w, at)
+    named: dict[str, Any] = {"n_blocks": n_blocks, "block": block, "positions": on[3]}
+    if paged:
+        pages = k.reshape(-1, block, 128)
+        table = np.arange(len(pages), dtype=np.int32)[None]
+        on[1], named["page_table"] = inputs.up(pages, table)
+        (named["page_sums"],) = inputs.up(widen(pages).sum(axis=1, dtype=np.float32))
+    return Job(
+        lambda: selection.hisa_select(inputs.board.device, on[0], on[1], on[2], n_tokens, **named),
+        lambda: indexer.hisa_select(q, k, w, at, n_tokens, n_blocks, block),
+        (4 * k.size // block if paged else k.nbytes) + rows * n_blocks * block * 128 * k.itemsize,
     )
 
 
@@ -328,15 +440,53 @@ def column_sums_job(inputs: Inputs, element: str) -> Job:
     )
 
 
-def greedy_select_job(inputs: Inputs, element: str) -> Job:
-    """Rows of +-1, whose cosines are exact."""
-    n, dim, k = inputs.pick(40, 2048), inputs.pick(16, 1024), inputs.pick(7, 128)
-    x = np.sign(widen(inputs.floats(element, 1, n, dim))).astype(np.float32)
-    x = narrow(x, {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}[element])
+def window_job(inputs: Inputs, element: str, name: str) -> Job:
+    """What the last 32 queries leave of a prompt: SnapKV's scores, Token Sparse Attention's choice. Bound by the column sums' arithmetic."""
+    tokens, heads = inputs.pick(90, 32768), inputs.pick(4, 32)
+    q = inputs.floats(element, inputs.pick(5, 32), heads, 128)
+    k = inputs.floats(element, tokens, heads // 4, 128)
+    on = inputs.up(q, k)
+    if name == "snapkv_scores":
+        return Job(
+            lambda: selection.snapkv_scores(inputs.board.device, *on),
+            lambda: press.window_scores(q, k, 5, False),
+            k.nbytes + 4 * heads * tokens,
+        )
+    law: dict[str, Any] = {"coverage": 0.2, "min_tokens": 8}
+
+    def expected() -> Any:
+        chosen = press.token_sparse_select(q, k, 0.2, 8, 5)
+        return np.pad(chosen, ((0, 0), (0, tokens - chosen.shape[1])), constant_values=-1)
+
+    return Job(
+        lambda: selection.token_sparse_select(inputs.board.device, *on, **law),
+        expected,
+        k.nbytes + 4 * heads * tokens,
+    )
+
+
+def tome_job(inputs: Inputs, element: str) -> Job:
+    """Rows of +-1, whose cosines are exact; bound by arithmetic."""
+    n, dim = inputs.pick(40, 4096), inputs.pick(16, 1024)
+    x = np.sign(widen(inputs.floats("f32", n, dim))).astype(np.float32)
     (on,) = inputs.up(x)
     return Job(
-        lambda: selection.greedy_select(inputs.board.device, on, k),
-        lambda: reduction.greedy_select(x[0], k, "maxmin")[None],
+        lambda: selection.tome_merge(inputs.board.device, on, n // 4)[0],
+        lambda: reduction.merge(x, np.ones(n, np.float32), *reduction.tome_match(x, n // 4, 0))[0],
+        2 * x.nbytes,
+    )
+
+
+def greedy_select_job(inputs: Inputs, element: str, mode: str) -> Job:
+    """Rows of +-1, whose cosines are exact."""
+    n, dim, k = inputs.pick(40, 2048), inputs.pick(16, 1024), inputs.pick(7, 128)
+    x = np.sign(widen(inputs.floats("f32", 1, n, dim))).astype(np.float32)
+    worth = None if mode == "maxmin" else inputs.random.permutation(n).astype(np.float32)
+    (on,) = inputs.up(x)
+    importance = None if worth is None else inputs.up(worth[None])[0]
+    return Job(
+        lambda: selection.greedy_select(inputs.board.device, on, k, mode=mode, importance=importance),
+        lambda: reduction.greedy_select(x[0], k, mode, worth)[None],
         x.nbytes,
     )
 
@@ -367,6 +517,32 @@ def verify_job(inputs: Inputs, element: str) -> Job:
     return Job(lambda: draft.verify_tree(inputs.board.device, *on)[1], expected, 4 * tokens.nbytes)
 
 
+def verify_sampled_job(inputs: Inputs, element: str) -> Job:
+    """Chains of 4 nodes against laws whose sums are exact, in float32; about two of five laws are read."""
+    batch, vocab_size, nodes = inputs.pick(3, 32), inputs.pick(300, 128256), 4
+    size = batch * (nodes + 1) * vocab_size
+    block = inputs.random.integers(0, 9, min(size, 1 << 20)).astype(np.float32) / 4096
+    laws, drafts = (np.resize(x, (batch, nodes + 1, vocab_size)) for x in (block, block[::-1]))
+    tokens = inputs.random.integers(0, vocab_size, (batch, nodes)).astype(np.int32)
+    parents = np.tile(np.arange(-1, nodes - 1, dtype=np.int32), (batch, 1))
+    on = inputs.up(tokens, parents, laws, drafts)
+
+    def expected() -> Any:
+        wide, guesses = laws.astype(np.float64), drafts.astype(np.float64)
+        walks: Any = zip(tokens.tolist(), parents.tolist(), wide, guesses, strict=True)
+        verdicts = [
+            verify.verify_siblings(t, p, law, guess, verify.Draws(5, b, 0))
+            for b, (t, p, law, guess) in enumerate(walks)
+        ]
+        return np.array([len(v[2]) for v in verdicts], np.int32), np.array([v[1] for v in verdicts], np.int32)
+
+    def run() -> Any:
+        options: dict[str, Any] = {"rule": "specinfer", "draft_probs": on[3], "seed": 5}
+        return draft.verify_sampled(inputs.board.device, *on[:3], **options)[1:]
+
+    return Job(run, expected, 2 * 2 * laws.nbytes // (nodes + 1))
+
+
 JOBS: dict[str, tuple[Callable[..., Job], tuple[tuple[Any, ...], ...]]] = {
     "decode": (decode_job, (("bf16", 1), ("bf16", 4), ("bf16", 8), ("bf16", 16), ("f32", 4))),
     "sparse_decode": (sparse_decode_job, (("bf16", 1), ("bf16", 4), ("f16", 8), ("bf16", 16))),
@@ -374,17 +550,26 @@ JOBS: dict[str, tuple[Callable[..., Job], tuple[tuple[Any, ...], ...]]] = {
     "merge_states": (merge_states_job, (("f32",), ("bf16",))),
     "append_kv": (append_job, (("bf16",),)),
     "prefill": (prefill_job, (("bf16",), ("f32",))),
+    "selected_prefill": (selected_prefill_job, (("bf16",), ("f32",))),
     "lightning": (lightning_job, (("bf16",),)),
     "sample": (sample_job, (("f32",), ("bf16",))),
+    "penalties": (penalties_job, (("f32",),)),
     "apply_bitmask": (apply_bitmask_job, (("f32",),)),
     "top_k": (top_k_job, (("f32",), ("bf16",))),
     "token_select": (token_select_job, (("bf16",),)),
     "quest_scores": (quest_job, (("bf16",),)),
+    "quest_bounds": (quest_bounds_job, (("bf16",),)),
+    "page_tokens": (page_tokens_job, (("i32",),)),
+    "fasa_scores": (fasa_job, (("bf16", True), ("bf16", False))),
     "indexer_scores": (indexer_job, (("bf16",), ("f32",))),
+    "hisa": (hisa_job, (("bf16", False), ("bf16", True))),
     "column_sums": (column_sums_job, (("bf16",),)),
-    "greedy_select": (greedy_select_job, (("f32",),)),
+    "window": (window_job, (("f32", "snapkv_scores"), ("f32", "token_sparse_select"))),
+    "tome_merge": (tome_job, (("f32",),)),
+    "greedy_select": (greedy_select_job, (("f32", "maxmin"), ("f32", "mmr"))),
     "unmask": (unmask_job, (("f32",),)),
     "verify_tree": (verify_job, (("i32",),)),
+    "verify_sampled": (verify_sampled_job, (("f32",),)),
 }
 
 
@@ -404,6 +589,13 @@ def difference(got: Any, want: Any, element: str, board: Board) -> tuple[bool, f
     return bool(worst <= TOLERANCE[element]), worst
 
 
+def named(choice: Any) -> str:
+    """What sets one variant of a job apart from the others, in words."""
+    if isinstance(choice, bool):
+        return "side" if choice else "whole"
+    return f"group {choice}" if isinstance(choice, int) else str(choice)
+
+
 def test(board: Board, names: Sequence[str], timed: bool) -> Iterator[Row]:
     """Checks, and times what is right."""
     bandwidth = board.bandwidth() if timed else 0.0
@@ -412,7 +604,7 @@ def test(board: Board, names: Sequence[str], timed: bool) -> Iterator[Row]:
         for variant in variants:
             job = make(Inputs(board, large=False), *variant)
             right, error = difference(job.run(), job.expected(), variant[0], board)
-            label = " ".join([name, *(f"group {x}" for x in variant[1:])])
+            label = " ".join([name, *map(named, variant[1:])])
             moved, seconds = 0, 0.0
             if right and timed:
                 job = make(Inputs(board, large=True), *variant)

@@ -18,6 +18,7 @@ def top_k(
     k: int,
     *,
     lengths: Any = None,
+    counts: Any = None,
     page_table: Any = None,
     page_size: int = 1,
     out: Any = None,
@@ -34,6 +35,8 @@ def top_k(
         At least 0.
     lengths : int32 [rows], optional
         Read on the device; clipped to [0, n].
+    counts : int32 [rows], optional
+        How many of each row, read on the device; clipped to [0, k].
     page_table : int32 [rows or 1, max_pages], optional
         With it, places in the cache instead of positions: ``page_table[i // page_size] * page_size + i % page_size``.
     page_size : int
@@ -53,7 +56,10 @@ def top_k(
             expected="contiguous rows",
             got=f"strides {s.strides}",
         )
-    counts = None if lengths is None else expect(operand("lengths", lengths), "i32", [("rows", rows)])
+    ends, kept = (
+        None if given is None else expect(operand(name, given), "i32", [("rows", rows)])
+        for name, given in (("lengths", lengths), ("counts", counts))
+    )
     table = None
     if page_table is not None:
         table = expect(operand("page_table", page_table), "i32", [("rows or 1", None), ("max_pages", None)])
@@ -69,7 +75,7 @@ def top_k(
     if rows and k:
         table_stride = np.int64(table.shape[1] if table is not None and table.shape[0] > 1 else 0)
         arguments = (
-            *(s, counts, table, operand("out", out), np.int64(s.strides[0]), table_stride),
+            *(s, ends, kept, table, operand("out", out), np.int64(s.strides[0]), table_stride),
             *(np.int32(page_size), np.int32(n), np.int32(k)),
         )
         device.launch("top_k", "top_k", {"ELEMENT": s.element}, (rows,), 512, arguments)
