@@ -7,10 +7,13 @@ slows down for a while slows down everybody.
 
 import hashlib
 import os
+import time
 
 import numpy as np
 import pytest
 
+PAUSE = 0.03
+"""Seconds before a measurement: threads of OpenMP and OpenBLAS spin for some milliseconds after the contestant before, on our core."""
 TURNS = int(os.environ.get("TOKAMASK_BENCH_TURNS", "5"))
 
 
@@ -95,6 +98,7 @@ def measure(benchmark, request):
         params = request.node.callspec.params
         operation = request.path.stem.removeprefix("test_")
         benchmark.group = f"{operation} {input} {state}".strip()
+        time.sleep(PAUSE)
         result = benchmark.pedantic(function, args=arguments, rounds=rounds, iterations=1)
         benchmark.extra_info.update(
             operation=operation,
