@@ -37,7 +37,9 @@ WALK = 400
 EACH = 4
 """Valid and invalid documents of one schema."""
 ENGINES = ("tokamask", "llguidance", "glrmask")
-SECTIONS = ("verdicts", "suite", "walks", "timing", "costs", "features", "exact")
+SECTIONS = ("verdicts", "suite", "walks", "timing", "capped", "costs", "features", "exact")
+CAPS = (64 << 20, 256 << 10, 64 << 10)
+"""Bytes that the rows of one grammar may take: more than any here needs, and less than many."""
 
 
 def uniformly(allowed: np.ndarray, rng: np.random.Generator) -> int:
@@ -278,6 +280,26 @@ class Bench:
         before = THREAD()
         self.engine.start(self.engine.compile("{}"))[0]()
         self.loading += (THREAD() - before) / 1e6
+
+    def capped(self) -> dict:
+        """Masks of three rounds over the documents, with rows that may take ever less memory."""
+        if self.rival.name != "tokamask":
+            return {}
+        work, out = list(self.sample(self.options.salt, self.options.schemas // 2)), {}
+        self.engine_warm()
+        for cap in CAPS:
+            self.engine.limits = self.engine.package.Limits(row_bytes=cap)
+            rounds, most = [Clock(), Clock(), Clock()], 0
+            for name, schema, tests in work:
+                compiled = self.compile(schema, {}, name)
+                for clock in rounds if compiled is not None else ():
+                    for _, token_ids in tests:
+                        self.replay(compiled, token_ids, masks=clock)
+                most = max(most, compiled.memory_bytes if compiled is not None else 0)
+            for i, clock in enumerate(rounds):
+                out[f"rows of {cap >> 10} kB, round {i + 1} (us)"] = clock.summary()
+            out[f"rows of {cap >> 10} kB, most memory of a grammar (MB)"] = {"mean": most / 1e6}
+        return out
 
     def costs(self) -> dict:
         """The small operations on one state inside a string, in a loop: least of five turns."""

@@ -16,10 +16,11 @@ class Engine:
             eos_ids=[files.special[files.eos]],
         )
         self.mask = tm.allocate_bitmask(1, files.size)
+        self.limits = tm.Limits()
 
     def compile(self, schema, **options):
         grammar = self.package.Grammar.json_schema(schema, **options)
-        return self.package.compile(grammar, self.vocabulary, cache=False)
+        return self.package.compile(grammar, self.vocabulary, limits=self.limits, cache=False)
 
     def compile_cfg(self, case):
         return self.package.compile(self.package.Grammar.lark(case.lark), self.vocabulary, cache=False)

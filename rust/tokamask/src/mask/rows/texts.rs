@@ -48,7 +48,7 @@ impl Rows {
 
     /// What the row of a thread inside a string depends on, where that is the text and what may follow its quote.
     /// States that differ in the rest of the stack, as in which properties have been written, are then new to the memo
-    /// but not here: on real schemas that was half of the time of all first visits.
+    /// but not here: on real schemas half of the time of first visits above 4 us is spent in such states.
     pub(super) fn string_key(
         &mut self,
         ground: Ground<'_>,
