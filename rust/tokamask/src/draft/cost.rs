@@ -6,8 +6,9 @@ use super::tree::Choice;
 const MARGIN: f32 = 1.05;
 /// Widths 1, 2, 4, ... of which times are kept.
 const WIDTHS: usize = 13;
-/// What a row adds to a forward over one row where nothing is known of such a width: little, so that it is tried.
-const UNKNOWN_ROW: f32 = 0.05;
+/// What a row adds to a forward over one row where nothing is known of such a width: little enough that likely guesses
+/// try it. With 0.05 the first answers on a busy CPU were spent on wide forwards that did not pay.
+const UNKNOWN_ROW: f32 = 0.12;
 /// Times follow about this many of their latest observations; a given time counts as `GIVEN` of them.
 const MEMORY: f32 = 16.0;
 const GIVEN: f32 = 4.0;
@@ -103,10 +104,13 @@ impl VerifyCost {
             };
             if weight > 0.0 {
                 if *seen == 0.0 {
-                    // What was expected counts as an observation: the first forward of a width is often a slow one.
+                    // All that is known: believed at once where it is dear, for to try again is what costs.
                     (*known, self.known) = (self.times[i], self.known.max(i + 1));
+                    *seen = if error > 0.0 { 0.0 } else { 1.0 };
+                } else {
+                    *seen = seen.max(1.0);
                 }
-                *seen = (seen.max(1.0) + weight).min(MEMORY);
+                *seen = (*seen + weight).min(MEMORY);
                 *known *= (error * weight / *seen).exp();
             } else if *seen > 0.0 {
                 *seen = (*seen * AGEING).max(1.0);
