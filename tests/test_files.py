@@ -38,7 +38,7 @@ def test_documents_between_separators(tok, tmp_path, monkeypatch, separator, str
         want += [tok.encode(part) for part in (parts if parts[-1] else parts[:-1])]
     rows = list(tok.encode_files(written(tmp_path, texts), separator=separator))
     assert [ids for row in rows for ids in row.to_lists()] == want
-    assert len(rows) >= len(texts)
+    assert len(rows) >= len(texts) if stretch <= 64 else len(rows) == len(texts)
 
 
 def test_files_are_read_when_asked_for(tok, tmp_path):

@@ -73,17 +73,19 @@ def _encoded(
 def _stretches(file: BinaryIO, mark: bytes) -> Iterator[list[bytes]]:
     """The documents of a file, of about :data:`STRETCH` bytes together; the last list ends with the file."""
     parts: list[bytes] = []
+    documents: list[bytes] = []
     while part := file.read(STRETCH):
+        if documents:
+            yield documents
+            documents = []
         # A separator may begin in what was read before.
         seam = b"".join(parts[-len(mark) :])[-len(mark) + 1 :] if len(mark) > 1 else b""
         parts.append(part)
         if mark in seam + part:
             *documents, rest = b"".join(parts).split(mark)
             parts = [rest]
-            if documents:
-                yield documents
     rest = b"".join(parts)
-    yield [rest] if rest else []
+    yield [*documents, rest] if rest else documents
 
 
 def _at_fault(
