@@ -95,10 +95,11 @@ def mutated(draw):
     schema = copy.deepcopy(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(places(schema))))
-        odd = draw(
+        drawn = draw(
             st.sampled_from(ODD)
             | st.builds(lambda k, v: {k: v}, st.sampled_from(KEYWORDS), st.sampled_from(ODD))
         )
+        odd = copy.deepcopy(drawn)  # later mutations may go inside it
         if not path:
             schema = schema | odd if isinstance(odd, dict) and isinstance(schema, dict) else odd
             continue
