@@ -27,7 +27,8 @@ def test_matcher_state(measure, contestant, operation, turn):
     ids = list(masks.ids(VOCABULARY, DOCUMENT))
     call = engine.small(compiled, ids, 7).get(operation)
     if operation == "accept":
-        return accept(measure, engine, compiled, ids)
+        accept(measure, engine, compiled, ids)
+        return
     if call is None:
         pytest.skip(f"{contestant.name} has no {operation}")
     call()
@@ -36,7 +37,7 @@ def test_matcher_state(measure, contestant, operation, turn):
         for _ in range(LOOPS):
             call()
 
-    return measure(run, work=LOOPS, unit="us", input=operation, state="repeat", headline=False)
+    measure(run, work=LOOPS, unit="us", input=operation, state="repeat", headline=False)
 
 
 def accept(measure, engine, compiled, ids):
@@ -57,7 +58,7 @@ def accept(measure, engine, compiled, ids):
                 times.append(time.perf_counter_ns() - start)
         return sorted(times)
 
-    return measure(
+    measure(
         run,
         value=lambda times: times[len(times) // 2] / 1e3,
         also=lambda times: {"p99": times[len(times) * 99 // 100] / 1e3},
