@@ -9,6 +9,7 @@ from bench import arrays
 from bench.rivals import contestants, prepared
 
 TOKENS, HEADS, DIM = 32_768, 8, 128
+DOMINANT = np.tile(np.arange(0, 64, 4, dtype=np.int32), (HEADS, 1))
 
 
 @functools.lru_cache(maxsize=1)
@@ -27,6 +28,9 @@ CASES = {
     "quest_scores": "2,048 pages of 16",
     "quest_bounds": "32,768 tokens",
     "fasa_scores": "32,768 tokens, 16 chunks",
+    "fasa_scores beside": "32,768 tokens, 16 chunks in a cache of their own",
+    "fasa_calibrate": "16 samples, 1,024 tokens, 64 chunks",
+    "page_tokens": "128 pages of 16, 8 heads of 8 sequences",
     "indexer_scores": "64 heads, 32,768 tokens",
     "hisa_select": "2,048 of 32,768 tokens, 64 blocks",
     "attention_column_sums": "32 queries, 8,192 tokens",
@@ -40,21 +44,30 @@ CASES = {
     "ems_merge": "256 of 2,048 tokens",
     "pitome_merge": "256 of 1,024 tokens",
     "dymu_merge": "1,024 tokens",
+    "dymu_threshold": "8 pictures of 576 tokens",
     "entropy_scores": "1,024 tokens of 32 heads",
     "pagerank_scores": "12 heads of 576 tokens",
     "unmask": "64 positions of 128,256",
     "tree_decode": "32 nodes, 8,192 tokens",
     "merge_states": "8 parts of 32 rows",
     "lightning": "16 heads, 2,048 tokens",
+    "lightning step": "16 heads, one token each of 8 sequences",
     "hybrid_attention": "8 heads, 512 tokens",
     "append_kv": "64 sequences, one token each",
+    "append_kv beside": "64 sequences, one token each, bounds and dominant channels",
+    "page_table": "64 sequences of 128 pages",
+    "kv_views": "any cache",
+    "verify_greedy": "64 trees of 32 nodes",
+    "verify_sampled": "16 trees of 8 nodes, 32,000 tokens",
+    "sample_awrs": "128,256 tokens, a number as JSON",
 }
 
 
 @functools.lru_cache(maxsize=1)
 def given(name: str, turn: int) -> tuple[tuple, dict]:
     """Arguments of the public function of that name."""
-    x = cache(turn) if name in ("token_select", "quest_scores", "quest_bounds", "fasa_scores") else None
+    paged = ("token_select", "quest_scores", "quest_bounds", "fasa_scores", "fasa_scores beside")
+    x = cache(turn) if name in paged else None
     if x is not None:
         where = {"seq_lens": x.seq_lens}
     match name:
@@ -67,8 +80,14 @@ def given(name: str, turn: int) -> tuple[tuple, dict]:
             table = np.random.default_rng(turn).permutation(2048).astype(np.int32)[None]
             return (x.q, low, high, table), where | {"page_size": 16}
         case "fasa_scores":
-            dominant = np.tile(np.arange(0, 64, 4, dtype=np.int32), (HEADS, 1))
-            return (x.q, x.k_cache, x.page_table, dominant), where
+            return (x.q, x.k_cache, x.page_table, DOMINANT), where
+        case "fasa_scores beside":
+            return (x.q, draw(turn, len(x.k_cache), 64, HEADS, 32), x.page_table, DOMINANT), where
+        case "fasa_calibrate":
+            return (draw(turn, 16, 8, DIM), draw(turn, 1024, 2, DIM), 16), {"top": 64}
+        case "page_tokens":
+            pages = np.sort(np.random.default_rng(turn).integers(0, 1024, (8, 8, 128)).astype(np.int32))
+            return (pages, 16), {"seq_lens": np.full(8, 16_000, np.int32)}
         case "indexer_scores" | "hisa_select":
             last = {"positions": np.array([TOKENS - 1], np.int32)}
             arguments = draw(turn, 1, 64, DIM), draw(turn, TOKENS, DIM), draw(turn, 1, 64)
@@ -96,6 +115,8 @@ def given(name: str, turn: int) -> tuple[tuple, dict]:
             return (tokens(turn), 256), {"margin": 0.5}
         case "dymu_merge":
             return (tokens(turn), 0.6), {}
+        case "dymu_threshold":
+            return ([draw(turn + i, 576, 1024) for i in range(8)], 200.0), {}
         case "entropy_scores":
             return (draw(turn, 1024, 32, DIM),), {}
         case "pagerank_scores":
@@ -113,6 +134,25 @@ def given(name: str, turn: int) -> tuple[tuple, dict]:
             return (draw(turn, 32, 8, 32, DIM), draw(turn, 32, 8, 32)), {}
         case "lightning":
             return (*draw(turn, 3, 1, 16, 2048, 64), np.linspace(0.01, 0.5, 16, dtype=np.float32)), {}
+        case "lightning step":
+            return (*draw(turn, 3, 8, 16, 1, 64), np.linspace(0.01, 0.5, 16, dtype=np.float32)), {
+                "state": draw(turn, 8, 16, 64, 64)
+            }
+        case "page_table":
+            order = np.random.default_rng(turn).permutation(64 * 128).astype(np.int32)
+            lists = np.arange(0, 64 * 128 + 1, 128, dtype=np.int32), order, np.full(64, 9, np.int32)
+            return lists, {"page_size": 16, "max_pages": 128}
+        case "kv_views":
+            return (np.zeros((64, 2, 8, 16, 64), np.float32), "HND"), {}
+        case "verify_greedy":
+            drafts = trees(64, 32, turn)
+            targets = np.random.default_rng(turn).integers(0, 4, (64, 33)).astype(np.int32)
+            return (drafts, targets), {}
+        case "verify_sampled":
+            laws = np.exp(draw(turn, 16, 9, 32_000))
+            return (trees(16, 8, turn), laws / laws.sum(axis=2, keepdims=True)), {"seed": 1}
+        case "sample_awrs":
+            return (arrays.logits(1, turn)[0], number()), {"seed": turn}
         case "hybrid_attention":
             salient = np.random.default_rng(turn).random((1, 8, 512)) < 0.2
             return (*draw(turn, 3, 1, 8, 512, 64), salient, *abs(draw(turn, 2, 1, 8, 512, 64))), {
@@ -121,9 +161,29 @@ def given(name: str, turn: int) -> tuple[tuple, dict]:
         case _:  # append_kv
             k_cache, v_cache = np.zeros((2, 128, 64, HEADS, DIM), np.float32)
             table = np.arange(128, dtype=np.int32).reshape(64, 2)
-            lengths = np.full(64, 70, np.int32)
             k, v = draw(turn, 2, 64, HEADS, DIM)
-            return (k, v, k_cache, v_cache, table), {"seq_lens": lengths}
+            options = {"seq_lens": np.full(64, 70, np.int32)}
+            if "beside" in name:
+                options["bounds"] = tuple(np.zeros((2, 128, HEADS, DIM), np.float32))
+                options["side"] = DOMINANT, np.zeros((128, 64, HEADS, 32), np.float32)
+            return (k, v, k_cache, v_cache, table), options
+
+
+def trees(batch: int, nodes: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draft trees of four tokens: token ids and parents, int32 [batch, nodes]."""
+    random = np.random.default_rng([batch, nodes, turn])
+    parents = [random.integers(-1, i, batch) if i else np.full(batch, -1) for i in range(nodes)]
+    return random.integers(0, 4, (batch, nodes)).astype(np.int32), np.stack(parents, axis=1).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=1)
+def number():
+    """A matcher at the start of a JSON number, in a vocabulary of digits and words."""
+    import tokamask as tm
+
+    tokens = [b"%d" % i for i in range(1110)] + [b"w%d" % i for i in range(arrays.VOCAB_SIZE - 1111)]
+    vocabulary = tm.Vocabulary([*tokens, b"</s>"], special={"</s>": len(tokens)}, eos_ids=[len(tokens)])
+    return tm.compile(tm.Grammar.json_schema({"type": "number"}), vocabulary).matcher()
 
 
 def tokens(turn: int) -> np.ndarray:

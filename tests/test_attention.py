@@ -1,5 +1,9 @@
 """Attention over a paged cache: the compiled kernels against the float64 reference."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 
 import tokamask as tm
 from tokamask.errors import ShapeError
+from tokamask.reference import append_kv as append_definition
 from tokamask.reference import attention as reference
 from tokamask.reference.floats import narrow, widen
 
@@ -263,6 +268,78 @@ def test_splitting_and_merging_is_dense():
     parts = [case.sparse(np.tile(half, (1, 1, 1))) for half in halves]
     v, lse = (np.stack([part[i] for part in parts], axis=1) for i in range(2))
     close(tm.attention.merge_states(v, lse)[0], case.decode()[0])
+
+
+@given(
+    counts=st.lists(st.sampled_from([0, 1, 2, 9]), min_size=1, max_size=4),
+    page_size=st.sampled_from([1, 4]),
+    layout=st.sampled_from(["NHD", "HND"]),
+    interleaved=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float16, np.uint16]),
+)
+def test_append_kv(counts, page_size, layout, interleaved, dtype):
+    """Keys and values in one array, as FlashInfer keeps them; the last sequences have no room for all."""
+    rng = np.random.default_rng(sum(counts) + page_size)
+    batch, heads, dim = len(counts), 2, 8
+    rows = narrow(rng.standard_normal((3, sum(counts), heads, dim)), dtype)
+    lengths = (np.array(counts) + rng.integers(0, 5, batch)).astype(np.int32)
+    table = rng.permutation(batch * 6).reshape(batch, 6).astype(np.int32)
+    dominant = np.int32([[0, 3], [1, 1]])
+    sizes = (page_size, heads) if layout == "NHD" else (heads, page_size)
+    made = []
+    for append in (tm.attention.append_kv, append_definition.append_kv):
+        cache = narrow(np.full((batch * 6, 2, *sizes, dim), 7.0), dtype)
+        bounds = (
+            np.full((batch * 6, heads, dim), 9, np.float32),
+            np.full((batch * 6, heads, dim), 9, np.float32),
+        )
+        side = narrow(np.full((batch * 6, page_size, heads, 4), 7.0), dtype)
+        index = (
+            narrow(np.full((batch * 6, page_size, dim), 7.0), dtype),
+            np.full((batch * 6, dim), 9, np.float32),
+        )
+        append(
+            *(rows[0], rows[1], *tm.attention.kv_views(cache, layout), table),
+            seq_lens=lengths,
+            indptr=np.cumsum([0, *counts]).astype(np.int32),
+            bounds=bounds,
+            side=(dominant, side),
+            index=(rows[2, :, 0].copy(), *index),
+            interleaved=interleaved,
+        )
+        made.append((cache, *bounds, side, *index))
+    for got, expected in zip(*made, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_append_kv_writes_to_no_other_page():
+    cache, rows = np.zeros((2, 3, 4, 1, 8), np.float32), np.ones((1, 1, 8), np.float32)
+    for page in (-1, 3):
+        with pytest.raises(ShapeError, match="page_table"):
+            tm.attention.append_kv(rows, rows, *cache, np.int32([[page]]), seq_lens=np.int32([2]))
+    table, indptr = np.int32([[0]]), np.int32([0, 2])
+    with pytest.raises(ShapeError, match="indptr"):
+        tm.attention.append_kv(rows, rows, *cache, table, seq_lens=np.int32([2]), indptr=indptr)
+    assert not cache.any()
+
+
+def test_a_forked_process_works_alone():
+    """The threads of the kernels stay with the parent."""
+    case = Case(np.random.default_rng(1), [30_000], heads=4, dim=64)
+    whole = tm.attention.decode(case.q, case.k_cache, case.v_cache, case.page_table, seq_lens=case.seq_lens)
+    child = os.fork()
+    if not child:
+        again = tm.attention.decode(
+            case.q, case.k_cache, case.v_cache, case.page_table, seq_lens=case.seq_lens
+        )
+        os._exit(0 if np.array_equal(whole, again) else 1)
+    deadline = time.monotonic() + 20
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done == (child, 0)
 
 
 def test_wrong_arguments_are_named():

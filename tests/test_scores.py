@@ -119,6 +119,52 @@ def test_fasa(interleaved, dtype):
         tm.selection.fasa_scores(q, k_cache, page_table, dominant + 2, seq_lens=seq_lens)
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_fasa_from_the_dominant_channels_alone(interleaved, dtype):
+    rng = np.random.default_rng(7)
+    q, k_cache, page_table, seq_lens = paged(rng, [1300, 3], group=2, dtype=dtype)
+    dominant = np.int32([[0, 3, 7], [2, 5, 5]])  # one that counts twice
+    channels = np.stack([fasa.chunk_channels(row, 16, interleaved) for row in dominant])
+    side = np.take_along_axis(k_cache, np.broadcast_to(channels, (*k_cache.shape[:2], 2, 6)), axis=3)
+    options = {"seq_lens": seq_lens, "interleaved": interleaved}
+    expected = fasa.fasa_scores(q, k_cache, page_table, dominant, seq_lens, interleaved)
+    for keys in (k_cache, side.copy()):
+        got = tm.selection.fasa_scores(q, keys, page_table, dominant, **options)
+        np.testing.assert_allclose(got, expected, rtol=5e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="k_cache"):
+        tm.selection.fasa_scores(q, side[..., :4].copy(), page_table, dominant, **options)
+
+
+def test_fasa_reads_no_other_channel():
+    rng = np.random.default_rng(8)
+    q, k_cache, page_table, seq_lens = paged(rng, [40])
+    dominant = np.int32([[1, 4], [0, 6]])
+    others = np.setdiff1d(np.arange(16), fasa.chunk_channels(dominant[0], 16, False))
+    k_cache[page_table[0, 1], 3, 0, others] = np.nan
+    k_cache[page_table[0, 2], 5, 0, others] = np.inf
+    got = tm.selection.fasa_scores(q, k_cache, page_table, dominant, seq_lens=seq_lens)
+    expected = fasa.fasa_scores(q, k_cache, page_table, dominant, seq_lens)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
+
+
+@given(
+    samples=st.sampled_from([0, 1, 5]),
+    group=st.sampled_from([1, 3]),
+    top=st.sampled_from([0, 1, 9, 60]),
+    n_chunks=st.sampled_from([0, 1, 5, 8]),
+    interleaved=st.booleans(),
+    dtype=DTYPES,
+)
+def test_fasa_calibrate(samples, group, top, n_chunks, interleaved, dtype):
+    """Small integers: sums are exact, and ties are real."""
+    rng = np.random.default_rng(samples + top)
+    q = narrow(rng.integers(-3, 4, (samples, 2 * group, 16)), dtype)
+    k = narrow(rng.integers(-3, 4, (50, 2, 16)), dtype)
+    got = tm.selection.fasa_calibrate(q, k, n_chunks, top=top, interleaved=interleaved)
+    np.testing.assert_array_equal(got, fasa.fasa_calibrate(q, k, n_chunks, top, interleaved))
+
+
 def test_fasa_calibration_finds_the_chunk_that_matters():
     rng = np.random.default_rng(3)
     q, k = rng.standard_normal((4, 2, 8)) * 0.01, rng.standard_normal((50, 1, 8))
@@ -265,8 +311,8 @@ def test_unmask(vocab_size, density, threshold, count, dtype):
 
 @given(
     tokens=st.sampled_from([0, 1, 5, 64, 65, 150]),
-    dk=st.sampled_from([1, 8, 13, 16]),
-    dv=st.sampled_from([1, 8, 20]),
+    dk=st.sampled_from([1, 8, 13, 40]),
+    dv=st.sampled_from([1, 8, 40]),
     dtype=DTYPES,
 )
 def test_lightning(tokens, dk, dv, dtype):
@@ -283,6 +329,18 @@ def test_lightning(tokens, dk, dv, dtype):
     loose = {np.float32: 1e-4, np.float16: 2e-2, np.uint16: 1e-1}[dtype]
     np.testing.assert_allclose(widen(got[0]), widen(expected[0]), rtol=loose, atol=loose * 10)
     np.testing.assert_allclose(got[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_lightning_looks_at_no_later_token():
+    rng = np.random.default_rng(9)
+    q, k, v = rng.standard_normal((3, 1, 2, 50, 16)).astype(np.float32)
+    decay = np.float32([0.2, 0.01])
+    whole, _ = tm.attention.lightning(q, k, v, decay)
+    v[0, 0, 37, 3], k[0, 1, 41, 2] = np.inf, np.nan
+    broken, _ = tm.attention.lightning(q, k, v, decay)
+    for head, first in ((0, 37), (1, 41)):
+        np.testing.assert_allclose(broken[0, head, :first], whole[0, head, :first], rtol=1e-3, atol=1e-4)
+        assert not np.isfinite(broken[0, head, first:]).all()
 
 
 def test_lightning_step_by_step_is_prefill():

@@ -210,7 +210,9 @@ class Tokamask(Rival):
         import tokamask as tm
 
         def prepare(name, arguments, options):
-            run = getattr(tm.attention, name, None) or getattr(tm.selection, name)
+            name = name.partition(" ")[0]
+            places = (tm.attention, tm.selection, tm.sampling, tm)
+            run = next(getattr(place, name) for place in places if hasattr(place, name))
             return lambda: run(*arguments, **options)
 
         return prepare

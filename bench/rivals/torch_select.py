@@ -45,13 +45,126 @@ def quest_scores(q, low, high, table, *, seq_lens, page_size):
 
 
 def fasa_scores(q, k_cache, table, dominant, *, seq_lens):
+    keys, half = flat(k_cache, table), q.shape[-1] // 2
+    channels = torch.cat([dominant, dominant + half], dim=1).long()
+    kept = torch.zeros(len(keys), 1, 2 * half).scatter_(2, channels[:, None], 1.0)
+    queries = grouped(q, len(keys)) * kept
+    return lambda: (queries @ keys.transpose(1, 2)).softmax(dim=-1).sum(dim=1)
+
+
+def fasa_scores_beside(q, side, table, dominant, *, seq_lens):
     half = q.shape[-1] // 2
     channels = torch.cat([dominant, dominant + half], dim=1).long()
-    side = flat(k_cache, table).gather(
-        2, channels[:, None].expand(-1, len(table[0]) * k_cache.shape[1], -1)
-    )  # kept beside the cache
-    queries = grouped(q, len(side)).gather(2, channels[:, None].expand(-1, 4, -1))
-    return lambda: (queries @ side.transpose(1, 2)).softmax(dim=-1).sum(dim=1)
+    keys = flat(side, table)
+    queries = grouped(q, len(keys)).gather(2, channels[:, None].expand(-1, 4, -1))
+    return lambda: (queries @ keys.transpose(1, 2)).softmax(dim=-1).sum(dim=1)
+
+
+def fasa_calibrate(q, k, n_chunks, *, top):
+    heads, half = k.shape[1], k.shape[2] // 2
+
+    def run():
+        queries = q.view(len(q), heads, -1, 2 * half).transpose(0, 1).flatten(1, 2)
+        keys = k.permute(1, 2, 0)
+        scores = queries @ keys
+        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(2, scores.topk(top).indices, True)
+        agreement = []
+        for c in range(half):
+            alone = (queries[:, :, c::half] @ keys[:, c::half]).topk(top).indices
+            agreement.append(best.gather(2, alone).sum(dim=(1, 2)))
+        return torch.stack(agreement, dim=1).topk(n_chunks).indices.sort().values
+
+    return run
+
+
+def page_tokens(pages, size, *, seq_lens):
+    slots = torch.arange(size, dtype=torch.int32)
+
+    def run():
+        tokens = pages[..., None] * size + slots
+        return tokens.masked_fill_(
+            (pages[..., None] < 0) | (tokens >= seq_lens[:, None, None, None]), -1
+        ).flatten(2)
+
+    return run
+
+
+def page_table(indptr, indices, last, *, page_size, max_pages):
+    slots = torch.arange(max_pages)
+
+    def run():
+        pages = indptr[1:] - indptr[:-1]
+        places = (indptr[:-1, None] + slots).clamp_(max=len(indices) - 1)
+        return indices[places] * (slots < pages[:, None]), (pages - 1) * page_size + last
+
+    return run
+
+
+def kv_views(cache, layout):
+    return lambda: (cache[:, 0].transpose(1, 2), cache[:, 1].transpose(1, 2))
+
+
+def verify_greedy(trees, targets):
+    tokens, parents = trees
+    rows, nodes = tokens.shape
+    batch = torch.arange(rows)
+
+    def run():  # a step per level: of the children of where each tree stands, the first that the target chose
+        at, length = torch.zeros(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.long)
+        for _ in range(nodes):
+            fits = (parents == (at - 1)[:, None]) & (tokens == targets[batch, at][:, None])
+            found, child = fits.max(dim=1)
+            if not found.any():
+                break
+            at, length = torch.where(found, child + 1, at), length + found
+        return length, targets[batch, at]
+
+    return run
+
+
+def verify_sampled(trees, laws, *, seed):
+    tokens, parents = trees
+    rows, nodes = tokens.shape
+    batch, own = torch.arange(rows), torch.arange(nodes)
+
+    def run():  # the target draws a token where each tree stands; a child of that token is accepted
+        at, length, drawn = torch.zeros(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.long), None
+        for _ in range(nodes + 1):
+            drawn = laws[batch, at].multinomial(1)
+            fits = (parents == (at - 1)[:, None]) & (tokens == drawn) & (own >= at[:, None])
+            found, child = fits.max(dim=1)
+            if not found.any():
+                break
+            at, length = torch.where(found, child + 1, at), length + found
+        return length, drawn
+
+    return run
+
+
+def sample_awrs(logits, matcher, *, seed):
+    mask = torch.zeros((1, -(-len(logits) // 32)), dtype=torch.int32)
+    bits = torch.arange(32, dtype=torch.int32)
+
+    def run():  # the whole mask, then the law restricted to it
+        matcher.fill_bitmask(mask.numpy(), 0)
+        allowed = ((mask[0, :, None] >> bits) & 1).bool().flatten()[: len(logits)]
+        law = logits.softmax(dim=0) * allowed
+        return law.multinomial(1), law.sum().log()
+
+    return run
+
+
+def dymu_threshold(metrics, r):
+    metrics = [torch.from_numpy(x) for x in metrics]
+
+    def run():
+        edges = []
+        for x in metrics:
+            unit = normalize(x, dim=1)
+            edges.append((unit[::2] @ unit[1::2].T).amax(dim=1))
+        return torch.cat(edges).sort(descending=True).values[int(r * len(metrics))]
+
+    return run
 
 
 def indexer_scores(q, k, w, *, positions):
@@ -209,6 +322,16 @@ def lightning(q, k, v, decay):
     return run
 
 
+def lightning_step(q, k, v, decay, *, state):
+    fade, (q, k, v) = torch.exp(-decay)[:, None, None], (x[:, :, 0] for x in (q, k, v))
+
+    def run():
+        state.mul_(fade).addcmul_(k[..., None], v[:, :, None])
+        return (q[:, :, None] @ state)[:, :, 0]
+
+    return run
+
+
 def append_kv(k, v, k_cache, v_cache, table, *, seq_lens):
     def run():
         at = (seq_lens - 1).long()
@@ -218,15 +341,34 @@ def append_kv(k, v, k_cache, v_cache, table, *, seq_lens):
     return run
 
 
+def append_kv_beside(k, v, k_cache, v_cache, table, *, seq_lens, bounds, side):
+    write = append_kv(k, v, k_cache, v_cache, table, seq_lens=seq_lens)
+    low, high = (torch.from_numpy(x) for x in bounds)
+    dominant, cache = (torch.from_numpy(x) for x in side)
+    channels = torch.cat([dominant, dominant + k.shape[-1] // 2], dim=1).long()[None].expand(len(k), -1, -1)
+
+    def run():
+        write()
+        at = (seq_lens - 1).long()
+        pages = table.long().gather(1, (at // 64)[:, None])[:, 0]
+        low[pages], high[pages] = torch.minimum(low[pages], k), torch.maximum(high[pages], k)
+        cache[pages, at % 64] = k.gather(2, channels)
+
+    return run
+
+
 WAYS = {name: f for name, f in list(globals().items()) if callable(f) and name.islower()}
 
 
 def prepare(name, arguments, options):
     """What to time, or None where there is no version here."""
+    name = name.replace(" ", "_")
     if name not in WAYS:
         return None
 
     def tensor(x):
+        if isinstance(x, tuple) and name.startswith("verify"):
+            return tuple(map(tensor, x))
         return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
 
     return WAYS[name](*map(tensor, arguments), **{key: tensor(x) for key, x in options.items()})

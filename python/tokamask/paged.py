@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tokamask import _core
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
-from tokamask.reference import append_kv as reference
 from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, dtype_name, natural
 
 
@@ -29,7 +29,7 @@ def append_kv(
     """Appends keys and values to a paged cache, in place, and brings what selectors keep beside it up to date in the same pass.
 
     Everything then is what the function that computes it from the whole cache would give: ``bounds`` is :func:`tokamask.selection.quest_bounds`
-    of the pages touched, ``side`` a cache that :func:`tokamask.selection.fasa_scores` reads instead of the keys on CUDA.
+    of the pages touched, ``side`` a cache that :func:`tokamask.selection.fasa_scores` reads instead of the keys.
 
     Parameters
     ----------
@@ -52,6 +52,11 @@ def append_kv(
     interleaved : bool
         How RoPE pairs channels, for ``side``.
 
+    Raises
+    ------
+    ShapeError
+        Arrays do not fit, or the table names a page that is not there.
+
     Examples
     --------
     >>> cache, table = np.zeros((2, 2, 4, 1, 2), np.float32), np.array([[1]], np.int32)
@@ -61,11 +66,50 @@ def append_kv(
     [0.0, 0.0, 1.0, 0.0]
 
     """
-    options = {"bounds": bounds, "side": side, "index": index, "interleaved": interleaved}
     if is_cuda(k_cache):
+        options = {"bounds": bounds, "side": side, "index": index, "interleaved": interleaved}
         run = cuda_function("attention", "append_kv", k_cache)
         run(k, v, k_cache, v_cache, page_table, seq_lens=seq_lens, indptr=indptr, **options)
         return
+    arrays = k, v, k_cache, v_cache, page_table, seq_lens
+    if bounds is side is index is indptr is None and all(type(x) is np.ndarray for x in arrays):
+        # The usual call takes less time than its checks; the core's own are as strict, but name no dimensions.
+        if len(k) == len(v) == len(seq_lens) and v.shape == k.shape and v_cache.shape == k_cache.shape:
+            where = page_table, seq_lens, np.arange(len(k) + 1, dtype=np.int32)
+            try:
+                _core.append_rows(k, k_cache, where)
+                _core.append_rows(v, v_cache, where)
+                return
+            except ShapeError:
+                pass
+    indptr = _check_append(*arrays, indptr, bounds, side, index)
+    where = as_numpy(page_table), as_numpy(seq_lens), as_numpy(indptr)
+    size, rows = tuple(k_cache.shape[:2]), as_numpy(k)
+    _core.append_rows(rows, as_numpy(k_cache), where)
+    _core.append_rows(as_numpy(v), as_numpy(v_cache), where)
+    if bounds is not None:
+        _core.append_bounds(rows, as_numpy(bounds[0]), as_numpy(bounds[1]), size, where)
+    if side is not None:
+        _core.append_chunks(rows, as_numpy(side[0]), interleaved, as_numpy(side[1]), where)
+    if index is not None:
+        keys, cache = as_numpy(index[0])[:, None], as_numpy(index[1])[:, :, None]
+        _core.append_rows(keys, cache, where)
+        _core.append_sums(keys, as_numpy(index[2]), size, where)
+
+
+def _check_append(
+    k: Any,
+    v: Any,
+    k_cache: Any,
+    v_cache: Any,
+    page_table: Any,
+    seq_lens: Any,
+    indptr: Any,
+    bounds: Any,
+    side: Any,
+    index: Any,
+) -> Any:
+    """Types and shapes of what is appended, and where; returns ``indptr``, made if it was not given."""
     shapes = Shapes()
     element = (dtype_name(k),)
     shapes.check("k", k, FLOATS, "tokens", "num_kv_heads", "head_dim")
@@ -88,9 +132,7 @@ def append_kv(
         shapes.check("index[0]", index[0], element, "tokens", "index_dim")
         shapes.check("index[1]", index[1], element, "pages", "page_size", "index_dim")
         shapes.check("index[2]", index[2], ("float32",), "pages", "index_dim")
-    beside: Any = [given and tuple(map(as_numpy, given)) for given in (bounds, side, index)]
-    arrays: Any = [as_numpy(x) for x in (k, v, k_cache, v_cache, page_table, seq_lens, indptr)]
-    reference.append_kv(*[*arrays, *beside, interleaved])
+    return indptr
 
 
 def page_table(

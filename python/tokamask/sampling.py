@@ -176,8 +176,11 @@ def sample(
     logprobs = output("out[1]", out and out[1], logits, (batch,), "float32")
     laws = {"temperature": temperature, "top_p": top_p, "min_p": min_p, **penalties}
     columns = np.empty((batch, len(laws)), np.float32)
-    for i, (name, value) in enumerate(laws.items()):
-        columns[:, i] = value if type(value) is float else per_row(name, value, batch, "float32")
+    if all(type(value) is float for value in laws.values()):
+        columns[:] = tuple(laws.values())
+    else:
+        for i, (name, value) in enumerate(laws.items()):
+            columns[:, i] = value if type(value) is float else per_row(name, value, batch, "float32")
     _core.sample(
         as_numpy(logits),
         None if bitmask is None else as_numpy(bitmask),

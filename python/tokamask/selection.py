@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from tokamask import _core
 from tokamask.gpu.arrays import is_cuda
 from tokamask.press import (
@@ -21,6 +19,7 @@ from tokamask.press import (
     token_sparse_select,
     tova_scores,
 )
+from tokamask.quest import page_tokens, quest_bounds, quest_scores
 from tokamask.reduction import (
     Merged,
     dymu_merge,
@@ -31,7 +30,6 @@ from tokamask.reduction import (
     pitome_merge,
     tome_merge,
 )
-from tokamask.reference import fasa
 from tokamask.reference.selection import cache_places
 from tokamask.shapes import (
     FLOATS,
@@ -249,127 +247,10 @@ class SelectionCache:
         self._entries[layer] = (q.reshape(len(q), -1) + 0, selected)
 
 
-def quest_bounds(k_cache: Any, page_table: Any, *, seq_lens: Any) -> tuple[Any, Any]:
-    """Least and greatest key of every page, channel by channel, over the rows that hold tokens.
-
-    After Quest (ICML 2024); written from the formula, not compared with the authors' code.
-
-    Parameters
-    ----------
-    k_cache : float32, float16 or bfloat16 [pages, page_size, num_kv_heads, head_dim]
-    page_table, seq_lens : int32 [batch, max_pages], int32 [batch]
-
-    Returns
-    -------
-    low, high : float32 [pages, num_kv_heads, head_dim]
-        0 for pages that hold no token.
-
-    Examples
-    --------
-    >>> k = np.zeros((1, 4, 1, 2), np.float32)  # one page of four slots
-    >>> k[0, 2] = 9
-    >>> q, page_table, seq_lens = np.ones((1, 1, 2), np.float32), np.zeros((1, 1), np.int32), np.array([4], np.int32)
-    >>> low, high = tm.selection.quest_bounds(k, page_table, seq_lens=seq_lens)
-    >>> low.tolist(), high.tolist()
-    ([[[0.0, 0.0]]], [[[9.0, 9.0]]])
-
-    """
-    if is_cuda(k_cache):
-        run = cuda_function("selection", "quest_bounds", k_cache)
-        return run(k_cache, page_table, seq_lens=seq_lens)  # type: ignore[no-any-return]
-    shapes = Shapes()
-    shapes.check("k_cache", k_cache, FLOATS, "pages", "page_size", "num_kv_heads", "head_dim")
-    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
-    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
-    sizes = shapes["pages"], shapes["num_kv_heads"], shapes["head_dim"]
-    low, high = (output(name, None, k_cache, sizes, "float32") for name in ("low", "high"))
-    _core.quest_bounds(*map(as_numpy, (k_cache, page_table, seq_lens, low, high)))
-    return low, high
-
-
-def quest_scores(
-    q: Any, low: Any, high: Any, page_table: Any, *, seq_lens: Any, page_size: int, out: Any = None
-) -> Any:
-    """What the queries of a group can score at most in each page: an upper bound of every ``q . k`` there, unscaled.
-
-    Parameters
-    ----------
-    q : float32, float16 or bfloat16 [batch, num_q_heads, head_dim]
-    low, high : float32 [pages, num_kv_heads, head_dim]
-        Of :func:`quest_bounds`.
-    page_table, seq_lens : int32 [batch, max_pages], int32 [batch]
-    page_size : int
-    out : float32 [batch, num_kv_heads, max_pages], optional
-
-    Returns
-    -------
-    float32 [batch, num_kv_heads, max_pages]
-        +inf for the newest page (it is always kept), -inf past the end. Feed it to :func:`top_k`, then :func:`page_tokens`.
-
-    Examples
-    --------
-    >>> low, high = np.zeros((2, 1, 1), np.float32), np.array([3, 5], np.float32).reshape(2, 1, 1)
-    >>> q, page_table, seq_lens = np.ones((1, 1, 1), np.float32), np.array([[0, 1]], np.int32), np.array([8], np.int32)
-    >>> tm.selection.quest_scores(q, low, high, page_table, seq_lens=seq_lens, page_size=4).tolist()
-    [[[3.0, inf]]]
-
-    """
-    if is_cuda(q):
-        run = cuda_function("selection", "quest_scores", q)
-        return run(q, low, high, page_table, seq_lens=seq_lens, page_size=page_size, out=out)
-    shapes = Shapes()
-    shapes.check("q", q, FLOATS, "batch", "num_q_heads", "head_dim")
-    for name, bound in (("low", low), ("high", high)):
-        shapes.check(name, bound, ("float32",), "pages", "num_kv_heads", "head_dim")
-    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
-    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
-    sizes = shapes["batch"], shapes["num_kv_heads"], shapes["max_pages"]
-    out = output("out", out, q, sizes, "float32")
-    arrays = as_numpy(q), as_numpy(low), as_numpy(high), as_numpy(page_table), as_numpy(seq_lens)
-    _core.quest_scores(*arrays, natural("page_size", page_size, 1), as_numpy(out))
-    return out
-
-
-def page_tokens(selected_pages: Any, page_size: int, *, seq_lens: Any) -> Any:
-    """The tokens of selected pages.
-
-    Parameters
-    ----------
-    selected_pages : int32 [batch, heads, p]
-        Positions in the page table, -1 for none.
-    page_size : int
-    seq_lens : int32 [batch]
-
-    Returns
-    -------
-    int32 [batch, heads, p * page_size]
-        -1 where there is no token.
-
-    Examples
-    --------
-    >>> pages = np.array([[[0, 2]]], np.int32)
-    >>> tm.selection.page_tokens(pages, 2, seq_lens=np.array([5], np.int32)).tolist()
-    [[[0, 1, 4, -1]]]
-
-    """
-    if is_cuda(selected_pages):
-        run = cuda_function("selection", "page_tokens", selected_pages)
-        return run(selected_pages, page_size, seq_lens=seq_lens)
-    shapes = Shapes()
-    shapes.check("selected_pages", selected_pages, ("int32",), "batch", "heads", "p")
-    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
-    pages = as_numpy(selected_pages)[..., None]
-    tokens = pages * np.int32(page_size) + np.arange(page_size, dtype=np.int32)
-    tokens[(pages < 0) | (tokens >= as_numpy(seq_lens)[:, None, None, None])] = -1
-    flat = tokens.reshape(shapes["batch"], shapes["heads"], -1)
-    return sys.modules["torch"].from_numpy(flat) if library(selected_pages) == "torch" else flat
-
-
 def fasa_calibrate(q: Any, k: Any, n_chunks: int, *, top: int, interleaved: bool = False) -> Any:
     """The RoPE frequency chunks whose scores alone agree best with the full scores, once per layer, offline.
 
-    Based on the abstract of FASA (arXiv 2602.03152); the equations are our reading of it. Runs in numpy: seconds for a few hundred
-    samples. Not for models without RoPE.
+    Based on the abstract of FASA (arXiv 2602.03152); the equations are our reading of it. Not for models without RoPE.
 
     Parameters
     ----------
@@ -400,8 +281,10 @@ def fasa_calibrate(q: Any, k: Any, n_chunks: int, *, top: int, interleaved: bool
     """
     shapes = Shapes()
     shapes.check("q", q, FLOATS, "samples", "num_q_heads", "head_dim")
-    shapes.check("k", k, FLOATS, "tokens", "num_kv_heads", "head_dim")
-    chosen = fasa.fasa_calibrate(as_numpy(q), as_numpy(k), n_chunks, top, interleaved)
+    shapes.check("k", k, (dtype_name(q),), "tokens", "num_kv_heads", "head_dim")
+    counts = natural("n_chunks", n_chunks), natural("top", top)
+    chosen = _core.fasa_calibrate(as_numpy(q), as_numpy(k), *counts, interleaved)
+    chosen = chosen.reshape(shapes["num_kv_heads"], -1)
     return sys.modules["torch"].from_numpy(chosen) if library(q) == "torch" else chosen
 
 
@@ -417,12 +300,18 @@ def fasa_scores(
 ) -> Any:
     """Scores of every cached token from a few frequency chunks: softmax per query head, summed over the group.
 
+    Based on the abstract of FASA (arXiv 2602.03152): that scores of the dominant chunks stand in for all is its idea; their softmax
+    and the sum over a group are our reading, and no parity with the authors' code is claimed. The definition is
+    :mod:`tokamask.reference.fasa`.
+
     Parameters
     ----------
     q : float32, float16 or bfloat16 [batch, num_q_heads, head_dim]
         After RoPE.
     k_cache, page_table, seq_lens
-        As in :func:`token_select`; keys after RoPE.
+        As in :func:`token_select`; keys after RoPE. Or, in place of whole keys, the dominant channels alone as
+        :func:`tokamask.attention.append_kv` keeps them (``side``), [pages, page_size, num_kv_heads, 2 * n_chunks]: only those bytes
+        are read then.
     dominant : int32 [num_kv_heads, n_chunks]
         Of :func:`fasa_calibrate`.
     interleaved : bool
@@ -449,8 +338,14 @@ def fasa_scores(
         run = cuda_function("selection", "fasa_scores", q)
         return run(q, k_cache, page_table, dominant, seq_lens=seq_lens, interleaved=interleaved, out=out)
     shapes = Shapes()
-    _check_keys(shapes, q, k_cache, page_table, seq_lens)
+    shapes.check("q", q, FLOATS, "batch", "num_q_heads", "head_dim")
     shapes.check("dominant", dominant, ("int32",), "num_kv_heads", "n_chunks")
+    dims = "pages", "page_size", "num_kv_heads"
+    side = 2 * shapes["n_chunks"]
+    is_side = len(getattr(k_cache, "shape", ())) == 4 and k_cache.shape[3] == side != shapes["head_dim"]
+    shapes.check("k_cache", k_cache, (dtype_name(q),), *dims, side if is_side else "head_dim")
+    shapes.check("page_table", page_table, ("int32",), "batch", "max_pages")
+    shapes.check("seq_lens", seq_lens, ("int32",), "batch")
     sizes = shapes["batch"], shapes["num_kv_heads"], shapes["max_pages"] * shapes["page_size"]
     out = output("out", out, q, sizes, "float32")
     paged = as_numpy(k_cache), as_numpy(page_table)

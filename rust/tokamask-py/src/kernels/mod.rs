@@ -1,12 +1,14 @@
 //! Array kernels: called by `tokamask.sampling`, `tokamask.selection` and `tokamask.attention`, which check shapes and
 //! allocate outputs. Sizes are checked again here where memory safety needs it.
 
+mod append;
 mod attention;
 mod prefill;
 mod press;
 mod scores;
 mod verify;
 
+pub use append::{append_bounds, append_chunks, append_rows, append_sums};
 pub use attention::{decode, lightning, merge_states, tree_decode};
 pub use prefill::{block_sparse_prefill, hybrid_attention, selected_prefill};
 pub use press::{
@@ -15,7 +17,7 @@ pub use press::{
 };
 use pyo3::prelude::*;
 pub use scores::{
-    attention_column_sums, fasa_scores, greedy_select, hisa_select, indexer_scores, merge_rows, quest_bounds,
+    attention_column_sums, fasa_calibrate, fasa_scores, greedy_select, hisa_select, indexer_scores, merge_rows, quest_bounds,
     quest_scores, token_select, tome_edges, unmask,
 };
 use tokamask::kernels::bitmask::{self, MaskRows};

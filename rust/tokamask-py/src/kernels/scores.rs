@@ -6,7 +6,7 @@ use tokamask::kernels::attention::PageTable;
 use tokamask::kernels::greedy::{self, Gain};
 use tokamask::kernels::indexer::{self, Indexer};
 use tokamask::kernels::reduction::{self, Many};
-use tokamask::kernels::{columns, quest, unmask as unmasking, votes};
+use tokamask::kernels::{calibrate, columns, quest, unmask as unmasking, votes};
 
 use super::attention::{dense, view};
 use super::masks;
@@ -76,6 +76,22 @@ pub fn fasa_scores(
         let b = keys.data.like(a).ok_or_else(|| shape_error("k_cache", "the type of q", k_cache))?;
         let (a, b) = (view::<_, 3>("q", a, &queries, q)?, view::<_, 4>("k_cache", b, &keys, k_cache)?);
         Ok(py.detach(|| votes::fasa_scores(a, b, &table, dominant, interleaved, out))?)
+    })
+}
+
+/// The best chunks of each KV head, one head after another.
+#[pyfunction]
+pub fn fasa_calibrate<'py>(
+    py: Python<'py>,
+    q: &Bound<'py, PyAny>,
+    k: &Bound<'py, PyAny>,
+    n_chunks: usize,
+    top: usize,
+    interleaved: bool,
+) -> Result<Bound<'py, PyAny>> {
+    pair!(("q", q), ("k", k), |a, b| {
+        let chosen = py.detach(|| calibrate::fasa_calibrate(a, b, n_chunks, top, interleaved))?;
+        Ok(to_numpy(py, chosen).into_any())
     })
 }
 

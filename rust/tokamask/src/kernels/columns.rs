@@ -2,10 +2,11 @@
 
 use super::array::View;
 use super::attention::mismatch;
-use super::attention::tile::{dots, scaled_queries, TILE};
+use super::attention::dots::{dots, key_rows};
+use super::attention::tile::{scaled_queries, TILE};
 use super::floats::Float;
 use super::threads;
-use super::votes::{add_weights, key_rows, total_weight};
+use super::votes::{add_scaled, weigh};
 use crate::error::ShapeError;
 
 /// Scores held at once, about: 4 MiB.
@@ -57,9 +58,8 @@ pub fn attention_column_sums<T: Float>(
                 let seen = tokens - queries + first + r / group + 1;
                 let row = &mut row[..seen.next_multiple_of(TILE)];
                 row[seen..].fill(f32::NEG_INFINITY);
-                let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sums = &mut out[r % group * tokens..][..seen];
-                add_weights(row, best, 1.0 / total_weight(row, best), sums);
+                let (_, total) = weigh(row);
+                add_scaled(row, 1.0 / total, &mut out[r % group * tokens..][..seen]);
             }
         }
     });

@@ -6,13 +6,13 @@
 
 use super::array::View;
 use super::attention::mismatch;
-use super::attention::tile::{dots, TILE};
+use super::attention::dots::{dots, key_rows};
+use super::attention::tile::TILE;
 use super::floats::Float;
 use super::nearest::loneliest;
 use super::reduction::normalised;
 use super::screen::{Bounds, Codes, Keys, BLOCK, GROUP};
 use super::threads;
-use super::votes::key_rows;
 use crate::error::ShapeError;
 
 /// Products below which codes are not worth making.
@@ -234,7 +234,7 @@ impl<'a> Nearest<'a> {
 
 /// Bounds of the cosines of some rows with all, for several rows at once: those that come next if nothing changes.
 struct Ahead<'a> {
-    codes: &'a Codes,
+    codes: &'a Codes<'a>,
     keys: &'a Keys<'a>,
     /// For each group of keys, the upper and the lower bounds of [`BLOCK`] rows.
     batches: Vec<Vec<f32>>,
@@ -387,7 +387,7 @@ mod tests {
                 None => (Gain::MaxMin, vec![1.0; n]),
                 Some(lam) => (Gain::Mmr { importance: &importance, lam }, scaled_importance(&importance, lam)),
             };
-            if let Some(codes) = Codes::of(&unit, dim) {
+            for codes in Codes::forms(&unit, dim) {
                 let everyone: Vec<usize> = (0..n).collect();
                 let keys = codes.keys(&everyone);
                 let first = greatest(&base);

@@ -2,11 +2,11 @@
 
 use super::array::View;
 use super::attention::mismatch;
-use super::attention::tile::{dots, TILE};
+use super::attention::dots::{dots, key_rows};
+use super::attention::tile::TILE;
 use super::floats::Float;
 use super::selection::{self, top_k_row};
 use super::threads;
-use super::votes::key_rows;
 use crate::error::ShapeError;
 
 /// Keys of one task of [`indexer_scores`].

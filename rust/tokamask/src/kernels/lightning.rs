@@ -1,18 +1,24 @@
 //! Linear attention with decay (`python/tokamask/reference/lightning.py`).
 //!
-//! The recurrence itself, blocked for the cache: eight rows and eight columns of the state stay in registers while a block of
-//! tokens passes by. Unlike the chunked form it needs no powers of the decay, so nothing under- or overflows, and one
-//! decode step is the same code.
+//! Two forms. The recurrence, blocked for the cache: eight rows and eight columns of the state stay in registers while a block of
+//! tokens passes by; it runs for a few tokens, as decoding has. The chunked form of Lightning Attention-2, for prompts: within a chunk
+//! scores and values, across chunks the state, all of it products of matrices. Powers of the decay are taken one by one, never divided by
+//! one another, so where they vanish they are 0.
 
 use super::array::View;
 use super::attention::mismatch;
 use super::floats::Float;
 use super::lanes::{dispatch, Lanes, WIDTH};
+use super::product::{product, Left, Right};
 use super::threads;
 use crate::error::ShapeError;
 
-/// Tokens of a block.
+/// Tokens of a block of the recurrence.
 const BLOCK: usize = 64;
+/// Tokens of a chunk: the work within it grows with it, and a state is read and written once per chunk.
+const CHUNK: usize = 32;
+/// Queries of a chunk that are taken together: earlier ones are spared the scores of later keys.
+const STRIP: usize = 16;
 
 #[derive(Default)]
 struct Buffers {
@@ -20,6 +26,9 @@ struct Buffers {
     k: Vec<f32>,
     v: Vec<f32>,
     o: Vec<f32>,
+    /// Keys of a chunk side by side, `[dk, CHUNK]`.
+    turned: Vec<f32>,
+    scores: Vec<f32>,
 }
 
 /// `q`, `k` `[batch, heads, tokens, dk]`, `v` `[batch, heads, tokens, dv]`, `decay` `[heads]` slopes; `state`
@@ -54,10 +63,12 @@ pub fn lightning<T: Float>(
     threads::each_chunk(work, &mut tasks, 1, Buffers::default, |buffers, task, chunk| {
         let (b, h) = (task / heads, task % heads);
         let [(state, Some(out))] = chunk else { return };
-        let fade = (-decay[h]).exp();
-        for first in (0..tokens).step_by(BLOCK) {
-            let n = BLOCK.min(tokens - first);
-            let Buffers { q: qs, k: ks, v: vs, o } = &mut *buffers;
+        let reach = if tokens < STRIP { 1 } else { CHUNK };
+        let powers: Vec<f32> = (0..=reach).map(|n| (f64::from(-decay[h]) * n as f64).exp() as f32).collect();
+        let size = if tokens < STRIP { BLOCK } else { CHUNK };
+        for first in (0..tokens).step_by(size) {
+            let n = size.min(tokens - first);
+            let Buffers { q: qs, k: ks, v: vs, o, .. } = &mut *buffers;
             for (wide, view) in [(&mut *qs, &q), (&mut *ks, &k), (&mut *vs, &v)] {
                 wide.clear();
                 (first..first + n)
@@ -65,14 +76,23 @@ pub fn lightning<T: Float>(
             }
             o.clear();
             o.resize(n * dv, 0.0);
-            let sizes = Sizes { n, dk, dv, fade };
-            block(buffers, state, sizes);
+            // Within a strip later values count 0 times, which must be 0.
+            if tokens < STRIP || !is_finite(vs) {
+                block(buffers, state, Sizes { n, dk, dv, fade: powers[1] });
+            } else {
+                chunk_of(buffers, state, [n, dk, dv], &powers);
+            }
             for (to, from) in out[first * dv..].iter_mut().zip(&buffers.o) {
                 *to = T::narrow(*from);
             }
         }
     });
     Ok(())
+}
+
+fn is_finite(values: &[f32]) -> bool {
+    let greatest = values.iter().fold(0, |most, x| (x.to_bits() & 0x7FFF_FFFF).max(most));
+    greatest < f32::INFINITY.to_bits()
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +103,41 @@ struct Sizes {
     fade: f32,
 }
 
+/// One chunk of `n` tokens: `o = (Q K' . M) V + L Q S`, `S = lam^n S + (R K)' V`, where `M[t, s] = lam^(t - s)` for s <= t, `L` has
+/// `lam^(t + 1)` and `R` `lam^(n - 1 - t)` in row t.
+fn chunk_of(buffers: &mut Buffers, state: &mut [f32], [n, dk, dv]: [usize; 3], powers: &[f32]) {
+    let Buffers { q, k, v, o, turned, scores } = buffers;
+    turned.resize(dk * CHUNK, 0.0);
+    scores.resize(STRIP * CHUNK, 0.0);
+    for (t, key) in k.chunks_exact(dk).enumerate() {
+        for (i, x) in key.iter().enumerate() {
+            turned[i * CHUNK + t] = *x;
+        }
+    }
+    for first in (0..n).step_by(STRIP) {
+        let rows = STRIP.min(n - first);
+        let seen = first + rows;
+        let queries = Left { data: &q[first * dk..], row: dk, inner: 1 };
+        product(queries, Right { data: turned, stride: CHUNK }, [rows, dk, seen], 0.0, (scores, CHUNK));
+        for (row, scores) in scores.chunks_exact_mut(CHUNK).take(rows).enumerate() {
+            let t = first + row;
+            scores[..=t].iter_mut().zip(powers[..=t].iter().rev()).for_each(|(score, power)| *score *= power);
+            scores[t + 1..seen].fill(0.0);
+        }
+        let weights = Left { data: scores, row: CHUNK, inner: 1 };
+        product(weights, Right { data: v, stride: dv }, [rows, seen, dv], 0.0, (&mut o[first * dv..], dv));
+    }
+    for (row, power) in q.chunks_exact_mut(dk).zip(&powers[1..]) {
+        row.iter_mut().for_each(|x| *x *= power);
+    }
+    product(Left { data: q, row: dk, inner: 1 }, Right { data: state, stride: dv }, [n, dk, dv], 1.0, (o, dv));
+    for (row, power) in k.chunks_exact_mut(dk).zip(powers[..n].iter().rev()) {
+        row.iter_mut().for_each(|x| *x *= power);
+    }
+    let keys = Left { data: k, row: 1, inner: dk };
+    product(keys, Right { data: v, stride: dv }, [dk, n, dv], powers[n], (state, dv));
+}
+
 fn block(buffers: &mut Buffers, state: &mut [f32], sizes: Sizes) {
     dispatch!(block_kernel(buffers: &mut Buffers, state: &mut [f32], sizes: Sizes));
 }
@@ -91,7 +146,7 @@ fn block(buffers: &mut Buffers, state: &mut [f32], sizes: Sizes) {
 unsafe fn block_kernel<L: Lanes>(buffers: &mut Buffers, state: &mut [f32], sizes: Sizes) {
     const ROWS: usize = 8;
     let Sizes { n, dk, dv, fade } = sizes;
-    let Buffers { q, k, v, o } = buffers;
+    let Buffers { q, k, v, o, .. } = buffers;
     let whole = (dk / ROWS * ROWS, dv / WIDTH * WIDTH);
     for row in (0..whole.0).step_by(ROWS) {
         for column in (0..whole.1).step_by(WIDTH) {

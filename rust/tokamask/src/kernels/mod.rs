@@ -13,10 +13,12 @@
 // Argument names of arrays are prose here.
 #![allow(clippy::doc_markdown)]
 
+pub mod append;
 pub mod array;
 pub mod attention;
 pub mod bitmask;
 mod blocks;
+pub mod calibrate;
 pub mod columns;
 pub mod compress;
 pub mod exp2;
@@ -29,6 +31,7 @@ pub mod linear;
 mod nearest;
 pub mod penalties;
 pub mod press;
+mod product;
 pub mod quest;
 pub mod reduction;
 pub mod saliency;

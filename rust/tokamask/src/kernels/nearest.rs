@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::attention::tile::{dots, TILE};
+use super::attention::dots::{dots, key_rows};
+use super::attention::tile::TILE;
 use super::floats::{key_value, order_key};
 use super::screen::{Bounds, Codes, Keys, BLOCK, GROUP};
 use super::threads;
-use super::votes::key_rows;
 
 /// Rows taken by one thread at a time: what reads keys from memory once serves them all.
 const CHUNK: usize = 8 * BLOCK;
@@ -281,7 +281,7 @@ mod tests {
             let unit = rows(n, dim, kinds, noise, seed);
             let (from, to): (Vec<usize>, Vec<usize>) =
                 if apart { (0..n).partition(|i| i % 2 == 0) } else { ((0..n).collect(), (0..n).collect()) };
-            if let Some(codes) = Codes::of(&unit, dim) {
+            for codes in Codes::forms(&unit, dim) {
                 let got = screened(&unit, dim, &from, &codes, &codes.keys(&to));
                 let all = among_all(&unit, dim, &from, &to);
                 prop_assert_eq!(got, all);
@@ -299,7 +299,7 @@ mod tests {
         #[test]
         fn bounds_hold(dim in 1usize..300, noise in prop_oneof![Just(0.0f32), Just(1.0)], seed: u64) {
             let unit = rows(70, dim, 9, noise, seed);
-            if let Some(codes) = Codes::of(&unit, dim) {
+            for codes in Codes::forms(&unit, dim) {
                 let all: Vec<usize> = (0..70).collect();
                 let keys = codes.keys(&all);
                 let mut bounds = [Bounds::NONE; BLOCK];

@@ -1,12 +1,14 @@
 //! Scores by which a finished prompt's cache is compressed: greater is kept (`python/tokamask/reference/press.py`).
 
+use std::ops::Range;
+
 use super::array::View;
 use super::attention::mismatch;
 use super::columns::attention_column_sums;
 use super::floats::Float;
 use super::lanes::{dispatch, Lanes, WIDTH};
 use super::selection::{self, rank};
-use super::threads;
+use super::threads::{self, STRETCH};
 use crate::error::ShapeError;
 
 fn check_scores<T>(k: &View<T, 3>, out: &[f32]) -> Result<(), ShapeError> {
@@ -47,48 +49,103 @@ unsafe fn square_and_dot_kernel<L: Lanes, T: Float>(x: &[T], other: &[f32]) -> (
 /// Minus the length of each key: `k` `[tokens, num_kv_heads, head_dim]` into `out` `[num_kv_heads, tokens]`.
 pub fn knorm_scores<T: Float>(k: View<T, 3>, out: &mut [f32]) -> Result<(), ShapeError> {
     check_scores(&k, out)?;
-    let [tokens, _, dim] = k.shape;
-    let zeros = vec![0.0; dim];
+    let [tokens, heads, dim] = k.shape;
+    let bytes = out.len() * dim * size_of::<T>();
+    threads::each_stretch(bytes, out, [heads, tokens], || (), |(), _, rows, part| lengths(&k, rows, part));
+    Ok(())
+}
+
+fn lengths<T: Float>(k: &View<T, 3>, tokens: Range<usize>, out: &mut [f32]) {
+    dispatch!(lengths_kernel::<T>(k: &View<T, 3>, tokens: Range<usize>, out: &mut [f32]) where [T: Float]);
+}
+
+#[inline(always)]
+unsafe fn lengths_kernel<L: Lanes, T: Float>(k: &View<T, 3>, tokens: Range<usize>, out: &mut [f32]) {
+    for (i, t) in tokens.enumerate() {
+        for head in 0..k.shape[1] {
+            // SAFETY: the caller has the features.
+            out[head * STRETCH + i] = -unsafe { square::<L, T>(k.row([t, head, 0])) }.sqrt();
+        }
+    }
+}
+
+/// `x . x`.
+#[inline(always)]
+unsafe fn square<L: Lanes, T: Float>(x: &[T]) -> f32 {
+    let whole = x.len() / (2 * WIDTH) * (2 * WIDTH);
+    // SAFETY: at + 2 * WIDTH <= the length; the caller has the features.
+    let sum = unsafe {
+        let mut sums = [L::splat(0.0); 2];
+        for at in (0..whole).step_by(2 * WIDTH) {
+            let (a, b) = (T::load::<L>(x.as_ptr().add(at)), T::load::<L>(x.as_ptr().add(at + WIDTH)));
+            sums = [a.mul_add(a, sums[0]), b.mul_add(b, sums[1])];
+        }
+        sums[0].add(sums[1]).sum_lanes()
+    };
+    x[whole..].iter().fold(sum, |sum, x| sum + x.widen() * x.widen())
+}
+
+/// Minus the cosine between each key and the mean of all keys' directions.
+pub fn keydiff_scores<T: Float>(k: View<T, 3>, out: &mut [f32]) -> Result<(), ShapeError> {
+    check_scores(&k, out)?;
+    let [tokens, heads, dim] = k.shape;
+    if out.is_empty() {
+        return Ok(());
+    }
+    let bytes = out.len() * dim * size_of::<T>();
+    // Directions, summed by stretches of tokens and then in order, whoever did which.
+    let mut sums = vec![0.0; tokens.div_ceil(STRETCH) * heads * dim];
     threads::each_chunk(
-        out.len() * dim * size_of::<T>(),
-        out,
-        tokens.max(1),
+        bytes,
+        &mut sums,
+        (heads * dim).max(1),
         || (),
-        |(), head, out| {
-            for (t, out) in out.iter_mut().enumerate() {
-                *out = -square_and_dot(k.row([t, head, 0]), &zeros).0.sqrt();
+        |(), part, sums| {
+            let first = part * STRETCH;
+            add_directions(&k, first..(first + STRETCH).min(tokens), sums);
+        },
+    );
+    let mut mean = vec![0.0f32; heads * dim];
+    for sums in sums.chunks_exact((heads * dim).max(1)) {
+        mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
+    }
+    let lengths: Vec<f32> = (0..heads)
+        .map(|h| mean[h * dim..][..dim].iter().map(|m| m * m).sum::<f32>().sqrt().max(1e-8))
+        .collect();
+    threads::each_stretch(
+        bytes,
+        out,
+        [heads, tokens],
+        || (),
+        |(), _, rows, part| {
+            for (i, t) in rows.enumerate() {
+                for (head, length) in lengths.iter().enumerate() {
+                    let (square, dot) = square_and_dot(k.row([t, head, 0]), &mean[head * dim..][..dim]);
+                    part[head * STRETCH + i] = -dot / (square.sqrt().max(1e-8) * length);
+                }
             }
         },
     );
     Ok(())
 }
 
-/// Minus the cosine between each key and the mean of all keys' directions.
-pub fn keydiff_scores<T: Float>(k: View<T, 3>, out: &mut [f32]) -> Result<(), ShapeError> {
-    check_scores(&k, out)?;
-    let [tokens, _, dim] = k.shape;
-    threads::each_chunk(
-        2 * out.len() * dim * size_of::<T>(),
-        out,
-        tokens.max(1),
-        || (),
-        |(), head, out| {
-            let mut mean = vec![0.0f32; dim];
-            for t in 0..tokens {
-                let row = k.row([t, head, 0]);
-                let factor = 1.0 / square_and_dot(row, &mean).0.sqrt().max(1e-12);
-                for (m, x) in mean.iter_mut().zip(row) {
-                    *m += x.widen() * factor;
-                }
+fn add_directions<T: Float>(k: &View<T, 3>, tokens: Range<usize>, sums: &mut [f32]) {
+    dispatch!(directions_kernel::<T>(k: &View<T, 3>, tokens: Range<usize>, sums: &mut [f32]) where [T: Float]);
+}
+
+#[inline(always)]
+unsafe fn directions_kernel<L: Lanes, T: Float>(k: &View<T, 3>, tokens: Range<usize>, sums: &mut [f32]) {
+    let dim = k.shape[2];
+    for t in tokens {
+        for head in 0..k.shape[1] {
+            let row = k.row([t, head, 0]);
+            // SAFETY: the caller has the features.
+            let factor = 1.0 / unsafe { square::<L, T>(row) }.sqrt().max(1e-12);
+            for (sum, x) in sums[head * dim..][..dim].iter_mut().zip(row) {
+                *sum += x.widen() * factor;
             }
-            let length = mean.iter().map(|m| m * m).sum::<f32>().sqrt().max(1e-8);
-            for (t, out) in out.iter_mut().enumerate() {
-                let (square, dot) = square_and_dot(k.row([t, head, 0]), &mean);
-                *out = -dot / (square.sqrt().max(1e-8) * length);
-            }
-        },
-    );
-    Ok(())
+        }
+    }
 }
 
 /// Deviation of each token of a stretch from the next one: spread over the channels, each scaled by the range that the next

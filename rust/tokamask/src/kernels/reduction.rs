@@ -2,7 +2,8 @@
 
 use super::array::View;
 use super::attention::mismatch;
-use super::attention::tile::{dots, TILE};
+use super::attention::dots::{dots, key_rows};
+use super::attention::tile::TILE;
 use super::blocks::widen_all;
 use super::floats::Float;
 use super::lanes::{dispatch, Lanes};
@@ -10,7 +11,6 @@ use super::nearest::most_similar;
 use super::press::square_and_dot;
 use super::selection::rank;
 use super::threads;
-use super::votes::key_rows;
 use crate::error::ShapeError;
 
 /// Merged rows that a thread computes at a time.

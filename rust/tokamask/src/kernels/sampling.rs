@@ -337,6 +337,8 @@ fn heaviest_prefix(ranks: &mut [u64], weigh: &Weigh, mut before: u64, need: u64)
     last
 }
 
+/// Blocks that a thread sums at a time.
+const PART: usize = 256;
 /// Buckets per octave of mass, and octaves until a mass is 0.
 const FINE: usize = 32;
 const BUCKETS: usize = FINE * 42 + 1;
@@ -438,23 +440,34 @@ unsafe fn bucket_kernel<L: Lanes>(
 fn kept_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mut Vec<u64>) -> u64 {
     sums.clear();
     sums.resize(maxima.len(), 0);
-    // Parts of one row on all threads were tried: beside another library's threads that spin, waiting for the second took longer.
     if cut.rank == 0 && weigh.least == 0 {
-        fill_all_sums(blocks, maxima, weigh, sums);
+        // An exponential each: parts of a row keep other threads busy where there are any to spare.
+        let first = |part: usize| part * PART;
+        threads::each_chunk(blocks.len * 4, sums, PART, || (), |(), part, sums| {
+            fill_all_sums(blocks, first(part), maxima, weigh, sums);
+        });
     } else {
         fill_sums(blocks, maxima, weigh, cut, sums);
     }
     sums.iter().sum()
 }
 
-fn fill_all_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]) {
-    dispatch!(all_sums_kernel(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]));
+fn fill_all_sums(blocks: &Blocks, first: usize, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]) {
+    dispatch!(all_sums_kernel(
+        blocks: &Blocks, first: usize, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]
+    ));
 }
 
-/// The same as [`sums_kernel`] where nothing is cut.
+/// The same as [`sums_kernel`] where nothing is cut, for the blocks from `first`.
 #[inline(always)]
-unsafe fn all_sums_kernel<L: Lanes>(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, sums: &mut [u64]) {
-    for (i, sum) in sums.iter_mut().enumerate() {
+unsafe fn all_sums_kernel<L: Lanes>(
+    blocks: &Blocks,
+    first: usize,
+    maxima: &[f32],
+    weigh: &Weigh,
+    sums: &mut [u64],
+) {
+    for (i, sum) in (first..).zip(sums) {
         if !weigh.is_heavy(maxima[i]) {
             continue;
         }

@@ -1,11 +1,13 @@
 //! Which of many cosines can be the greatest, told from 8-bit codes of the rows: a quarter of the bytes, and four times the products in
-//! one instruction where the processor has AVX-512 VNNI.
+//! one instruction where the processor has AVX-512 VNNI. Elsewhere a product of matrices in f32 takes their place: its sums run in another
+//! order than those of the cosines, so it gives bounds too, tight ones.
 //!
 //! A row `u` is `scale * code` but for a rest of known length, so by Cauchy-Schwarz a cosine of two rows differs from its
 //! coded estimate by no more than `|rest of a| * |b| + |coded a| * |rest of b|`. Only pairs whose upper bound reaches the greatest lower
 //! bound need their cosine computed, and what is computed is the same cosine as without a screen: the screen changes times, never results.
 
 use super::lanes::{dispatch, Lanes, WIDTH};
+use super::product::{product, Left, Right};
 use super::threads;
 
 /// Keys that are compared with a row at once: four vectors of sixteen.
@@ -17,15 +19,20 @@ const STRIDE: usize = 16;
 /// Longest row whose sums of products of codes fit an i32.
 const LONGEST: usize = i32::MAX as usize / (255 * 127);
 
-/// Codes of unit rows.
-pub struct Codes {
-    /// Four codes to a word.
-    words: usize,
-    /// `[n, words * 4]`
-    elements: Vec<i8>,
+/// Unit rows in the form that estimates are made of.
+pub struct Codes<'a> {
+    form: Form<'a>,
+    dim: usize,
     marks: Vec<Mark>,
     /// What rounding in a dot product of floats may add.
     rounding: f32,
+}
+
+enum Form<'a> {
+    /// Codes, four to a word: `[n, dim rounded up to words]`.
+    Brief(Vec<i8>),
+    /// The rows themselves.
+    Whole(&'a [f32]),
 }
 
 /// What a bound needs to know of a coded row.
@@ -43,9 +50,15 @@ struct Mark {
 /// Rows laid out as keys: groups of [`GROUP`], the same four elements of all of them side by side.
 pub struct Keys<'a> {
     pub rows: &'a [usize],
-    codes: Vec<u8>,
+    laid: Laid,
     scales: Vec<f32>,
     rests: Vec<f32>,
+}
+
+/// Keys in the form of the rows: `[groups, words, GROUP, 4]`, or `[groups, dim, GROUP]`.
+enum Laid {
+    Brief(Vec<u8>),
+    Whole(Vec<f32>),
 }
 
 /// Bounds of one row's cosines with the keys of a group, -inf where there is no key.
@@ -66,19 +79,34 @@ impl Bounds {
     };
 }
 
-impl Codes {
-    /// Codes of rows of length 1 or 0; none if this processor gains nothing by them, or if the rows are too long or not finite.
-    pub fn of(unit: &[f32], dim: usize) -> Option<Self> {
-        if !available() || dim == 0 || dim > LONGEST {
+impl<'a> Codes<'a> {
+    /// For rows of length 1 or 0; none if this processor gains nothing by them, or if the rows are not finite.
+    pub fn of(unit: &'a [f32], dim: usize) -> Option<Self> {
+        if has_vnni() && dim <= LONGEST {
+            Self::brief(unit, dim)
+        } else if is_fast() {
+            Self::whole(unit, dim)
+        } else {
+            None
+        }
+    }
+
+    /// In both forms, whatever this processor is best at.
+    #[cfg(test)]
+    pub fn forms(unit: &'a [f32], dim: usize) -> impl Iterator<Item = Self> {
+        [Self::brief(unit, dim), Self::whole(unit, dim)].into_iter().flatten()
+    }
+
+    fn brief(unit: &[f32], dim: usize) -> Option<Self> {
+        if dim == 0 || dim > LONGEST {
             return None;
         }
-        let words = dim.div_ceil(4);
+        let size = dim.next_multiple_of(4);
         let n = unit.len() / dim;
-        let mut codes = vec![0; n * words * 4];
+        let mut codes = vec![0; n * size];
         let mut marks = vec![Mark::default(); n];
         // Two arrays are filled side by side: one chunk of both to a row.
-        let mut pairs: Vec<(&mut [i8], &mut Mark)> =
-            codes.chunks_exact_mut(words * 4).zip(&mut marks).collect();
+        let mut pairs: Vec<(&mut [i8], &mut Mark)> = codes.chunks_exact_mut(size).zip(&mut marks).collect();
         threads::each_chunk(
             n * dim * 8,
             &mut pairs,
@@ -92,91 +120,171 @@ impl Codes {
         );
         // A running sum of dim / 8 products in each of 8 lanes, then their sum, of values up to 1.
         let rounding = (dim as f32 / 4.0 + 16.0) * f32::EPSILON;
-        marks.iter().all(|m| m.rest.is_finite()).then_some(Self { words, elements: codes, marks, rounding })
+        let is_sound = marks.iter().all(|m| m.rest.is_finite());
+        is_sound.then_some(Self { form: Form::Brief(codes), dim, marks, rounding })
     }
 
-    /// Elements of a row, rounded up to whole words.
+    fn whole(unit: &'a [f32], dim: usize) -> Option<Self> {
+        let is_sound = dim > 0 && unit.iter().fold(true, |sound, x| sound & x.is_finite());
+        let mark = Mark { scale: 1.0, rest: 0.0, length: 1.0, offset: 0 };
+        let marks = vec![mark; unit.len() / dim.max(1)];
+        // One running sum of dim products, beside what the cosine itself may be off by.
+        let rounding = (dim as f32 * 0.625 + 16.0) * f32::EPSILON;
+        is_sound.then_some(Self { form: Form::Whole(unit), dim, marks, rounding })
+    }
+
+    /// Elements of a row.
     pub fn dim(&self) -> usize {
-        self.words * 4
+        self.dim
     }
 
     /// Some of the rows as keys.
-    pub fn keys<'a>(&self, rows: &'a [usize]) -> Keys<'a> {
+    pub fn keys<'k>(&self, rows: &'k [usize]) -> Keys<'k> {
         let groups = rows.len().div_ceil(GROUP);
-        let size = GROUP * self.words * 4;
-        let mut codes = vec![128; groups * size];
+        let laid = match &self.form {
+            Form::Brief(elements) => Laid::Brief(self.lay_brief(elements, rows)),
+            Form::Whole(unit) => Laid::Whole(self.lay_whole(unit, rows)),
+        };
+        let mark = |i: usize| rows.get(i).map(|row| self.marks[*row]);
+        let all = groups * GROUP;
+        Keys {
+            rows,
+            laid,
+            scales: (0..all).map(|i| mark(i).map_or(0.0, |m| m.scale)).collect(),
+            rests: (0..all).map(|i| mark(i).map_or(f32::NEG_INFINITY, |m| m.rest)).collect(),
+        }
+    }
+
+    fn lay_brief(&self, elements: &[i8], rows: &[usize]) -> Vec<u8> {
+        let width = self.dim.next_multiple_of(4);
+        let size = GROUP * width;
+        let mut codes = vec![128; rows.len().div_ceil(GROUP) * size];
         threads::each_chunk(
-            groups * size,
+            codes.len(),
             &mut codes,
             size,
             || (),
             |(), group, out| {
                 let rows = &rows[group * GROUP..];
                 for (key, row) in rows.iter().take(GROUP).enumerate() {
-                    let codes = &self.elements[row * self.words * 4..][..self.words * 4];
-                    for (out, codes) in out.chunks_exact_mut(GROUP * 4).zip(codes.chunks_exact(4)) {
-                        for (out, code) in out[key * 4..][..4].iter_mut().zip(codes) {
-                            *out = (*code as u8) ^ 128; // code + 128
-                        }
+                    let codes = &elements[row * width..][..width];
+                    let words = out.as_chunks_mut::<4>().0.iter_mut().skip(key).step_by(GROUP);
+                    for (out, codes) in words.zip(codes.as_chunks::<4>().0) {
+                        *out = codes.map(|code| (code as u8) ^ 128); // code + 128
                     }
                 }
             },
         );
-        let mark = |i: usize| rows.get(i).map(|row| self.marks[*row]);
-        let all = groups * GROUP;
-        Keys {
-            rows,
-            codes,
-            scales: (0..all).map(|i| mark(i).map_or(0.0, |m| m.scale)).collect(),
-            rests: (0..all).map(|i| mark(i).map_or(f32::NEG_INFINITY, |m| m.rest)).collect(),
-        }
+        codes
+    }
+
+    fn lay_whole(&self, unit: &[f32], rows: &[usize]) -> Vec<f32> {
+        let size = GROUP * self.dim;
+        let mut laid = vec![0.0; rows.len().div_ceil(GROUP) * size];
+        threads::each_chunk(
+            laid.len() * 4,
+            &mut laid,
+            size,
+            || (),
+            |(), group, out| {
+                for (key, row) in rows[group * GROUP..].iter().take(GROUP).enumerate() {
+                    let row = &unit[row * self.dim..][..self.dim];
+                    for (out, x) in out.chunks_exact_mut(GROUP).zip(row) {
+                        out[key] = *x;
+                    }
+                }
+            },
+        );
+        laid
     }
 
     /// Bounds of the cosines of up to [`BLOCK`] rows with the keys of one group, but for the cosine of a row with itself.
     pub fn bounds(&self, rows: &[usize], keys: &Keys, group: usize, out: &mut [Bounds; BLOCK]) {
-        let size = GROUP * self.words * 4;
-        let words: [&[i8]; BLOCK] = std::array::from_fn(|r| {
-            let row = rows[r.min(rows.len() - 1)];
-            &self.elements[row * self.words * 4..][..self.words * 4]
-        });
-        let mut sums = [[0; GROUP]; BLOCK];
-        products(&words, &keys.codes[group * size..][..size], &mut sums);
         let (Some(scales), Some(rests)) =
             (keys.scales.as_chunks().0.get(group), keys.rests.as_chunks().0.get(group))
         else {
             return;
         };
-        for ((row, sums), out) in rows.iter().zip(&sums).zip(out) {
+        let mut estimates = [[0.0; GROUP]; BLOCK];
+        match (&self.form, &keys.laid) {
+            (Form::Brief(elements), Laid::Brief(codes)) => {
+                self.estimate_brief(elements, rows, codes, group, scales, &mut estimates);
+            }
+            (Form::Whole(unit), Laid::Whole(laid)) => {
+                let panel = &laid[group * GROUP * self.dim..][..GROUP * self.dim];
+                estimate_whole(unit, self.dim, rows, panel, &mut estimates);
+            }
+            _ => return, // keys of other rows
+        }
+        for ((row, estimates), out) in rows.iter().zip(&estimates).zip(out) {
             let own = keys.rows[group * GROUP..].iter().take(GROUP).position(|key| key == row);
             if let Some(own) = own {
                 let mut others = *rests;
                 others[own] = f32::NEG_INFINITY;
-                fill(&self.marks[*row], sums, scales, &others, self.rounding, out);
+                fill(&self.marks[*row], estimates, &others, self.rounding, out);
             } else {
-                fill(&self.marks[*row], sums, scales, rests, self.rounding, out);
+                fill(&self.marks[*row], estimates, rests, self.rounding, out);
+            }
+        }
+    }
+
+    fn estimate_brief(
+        &self,
+        elements: &[i8],
+        rows: &[usize],
+        codes: &[u8],
+        group: usize,
+        scales: &[f32; GROUP],
+        out: &mut [[f32; GROUP]; BLOCK],
+    ) {
+        let width = self.dim.next_multiple_of(4);
+        let words: [&[i8]; BLOCK] = std::array::from_fn(|r| {
+            let row = rows[r.min(rows.len() - 1)];
+            &elements[row * width..][..width]
+        });
+        let mut sums = [[0; GROUP]; BLOCK];
+        products(&words, &codes[group * GROUP * width..][..GROUP * width], &mut sums);
+        for ((row, sums), out) in rows.iter().zip(&sums).zip(out) {
+            let mark = self.marks[*row];
+            for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
+                *out = (sum - mark.offset) as f32 * (mark.scale * scale);
             }
         }
     }
 }
 
-fn fill(
-    mark: &Mark,
-    sums: &[i32; GROUP],
-    scales: &[f32; GROUP],
-    rests: &[f32; GROUP],
-    rounding: f32,
-    out: &mut Bounds,
+/// Cosines of some rows with a panel of keys.
+fn estimate_whole(
+    unit: &[f32],
+    dim: usize,
+    rows: &[usize],
+    panel: &[f32],
+    out: &mut [[f32; GROUP]; BLOCK],
 ) {
+    let step = rows.get(1).map_or(0, |next| next.wrapping_sub(rows[0]));
+    let even = step < unit.len() && rows.windows(2).all(|w| w[1] == w[0] + step);
+    let block: Vec<f32>;
+    let (data, row) = if even {
+        (&unit[rows[0] * dim..], step * dim)
+    } else {
+        block = rows.iter().flat_map(|row| &unit[row * dim..][..dim]).copied().collect();
+        (&block[..], dim)
+    };
+    let sizes = [rows.len(), dim, GROUP];
+    let right = Right { data: panel, stride: GROUP };
+    product(Left { data, row, inner: 1 }, right, sizes, 0.0, (out.as_flattened_mut(), GROUP));
+}
+
+fn fill(mark: &Mark, estimates: &[f32; GROUP], rests: &[f32; GROUP], rounding: f32, out: &mut Bounds) {
     dispatch!(fill_kernel(
-        mark: &Mark, sums: &[i32; GROUP], scales: &[f32; GROUP], rests: &[f32; GROUP], rounding: f32, out: &mut Bounds
+        mark: &Mark, estimates: &[f32; GROUP], rests: &[f32; GROUP], rounding: f32, out: &mut Bounds
     ));
 }
 
 #[inline(always)]
 unsafe fn fill_kernel<L: Lanes>(
     mark: &Mark,
-    sums: &[i32; GROUP],
-    scales: &[f32; GROUP],
+    estimates: &[f32; GROUP],
     rests: &[f32; GROUP],
     rounding: f32,
     out: &mut Bounds,
@@ -187,7 +295,7 @@ unsafe fn fill_kernel<L: Lanes>(
     for first in (0..GROUP).step_by(WIDTH) {
         for lane in 0..WIDTH {
             let i = first + lane;
-            let estimate = (sums[i] - mark.offset) as f32 * (mark.scale * scales[i]);
+            let estimate = estimates[i];
             let slack = own + mark.length * rests[i];
             // Where there is no key, its rest is -inf and so is the upper bound; the lower one would be +inf.
             let upper = estimate + slack;
@@ -257,13 +365,21 @@ unsafe fn encode_kernel<L: Lanes>(row: &[f32], codes: &mut [i8]) -> Mark {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub fn available() -> bool {
+fn has_vnni() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    super::lanes::has_avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512vnni")
+    is_fast() && has!("avx512f") && has!("avx512bw") && has!("avx512vnni")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn available() -> bool {
+fn has_vnni() -> bool {
+    false
+}
+
+/// Whether a product of matrices beats sums row by row.
+fn is_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return super::lanes::has_avx2();
+    #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
@@ -272,7 +388,7 @@ fn products(rows: &[&[i8]; BLOCK], keys: &[u8], out: &mut [[i32; GROUP]; BLOCK])
     let whole = rows.iter().all(|row| row.len() * GROUP == keys.len() && row.len() % 4 == 0);
     debug_assert!(whole, "rows and keys are cut by the same width");
     #[cfg(target_arch = "x86_64")]
-    if whole && available() {
+    if whole && has_vnni() {
         // SAFETY: the processor has the features and the lengths agree.
         return unsafe { products_vnni(rows, keys, out) };
     }

@@ -34,6 +34,9 @@ pub struct Scratch {
     counts: Vec<u32>,
 }
 
+/// Up to so many scores a selection from all takes less time than a look at what they are like.
+const FEW: usize = 4096;
+
 /// Ranks of the `k` greatest scores, by position ascending, into `scratch.ranks`; `scratch.maxima` are the block maxima.
 pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
     let Scratch { maxima, sorted_maxima, ranks, selected, counts, .. } = scratch;
@@ -45,6 +48,12 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
     ranks.clear();
     if threshold > f32::NEG_INFINITY {
         collect_at_least(blocks, maxima, threshold, ranks);
+    } else if k > 0 && k <= maxima.len() / 2 {
+        // Most blocks hold -inf alone, as masked logits do.
+        collect_at_least(blocks, maxima, f32::MIN, ranks);
+        fill_up(blocks, k, ranks);
+    } else if k > 0 && k < blocks.len && blocks.len <= FEW {
+        ranks.extend(blocks.iter().enumerate().map(|(i, x)| rank(x, i)));
     } else if k > 0 && k < blocks.len {
         let guess = guessed_threshold(blocks, k, sorted_maxima);
         if guess > f32::NEG_INFINITY {
@@ -65,6 +74,19 @@ pub fn largest(blocks: &Blocks, k: usize, scratch: &mut Scratch) {
         };
         ranks.retain(|r| *r >= last);
         ranks.truncate(k);
+    }
+}
+
+/// Adds scores of -inf, then NaN, each by position, until there are `k`.
+fn fill_up(blocks: &Blocks, k: usize, ranks: &mut Vec<u64>) {
+    let found = ranks.len();
+    for key in [order_key(f32::NEG_INFINITY), order_key(f32::NAN)] {
+        let left = k.saturating_sub(ranks.len());
+        let same = blocks.iter().enumerate().filter(|(_, x)| order_key(*x) == key);
+        ranks.extend(same.take(left).map(|(i, x)| rank(x, i)));
+    }
+    if ranks.len() > found {
+        ranks.sort_unstable_by_key(|r| position_of(*r));
     }
 }
 

@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use super::array::View;
-use super::attention::tile::{dots, scaled_queries, Rows, TILE};
+use super::attention::dots::{dots_ahead, key_rows};
+use super::attention::tile::{scaled_queries, Rows, TILE};
 use super::attention::{key_offset, mismatch, PageTable};
-use super::exp2::{exp2_lanes, FLOOR};
+use super::exp2::{exp2, exp2_lanes, FLOOR, LOG2_E};
 use super::floats::Float;
 use super::lanes::{dispatch, Lanes, WIDTH};
 use super::selection;
@@ -16,195 +17,239 @@ use crate::error::ShapeError;
 /// Tokens of one task.
 const SPLIT: usize = 1024;
 
-/// Scores (base-2 exponents) of some tokens of each sequence: blocks `[batch, splits, num_q_heads, SPLIT]`.
+/// What each head gives to some tokens of each sequence. A block `[batch, splits]` holds for each head the weights of SPLIT tokens, 0
+/// behind the last, relative to the greatest score among them; then that score and the sum of weights of each head.
 struct Scores {
     data: Vec<f32>,
     splits: usize,
     heads: usize,
-    /// Tokens in a block; the rest of it is -inf.
+    /// Tokens that take part, by sequence.
     ranges: Vec<Range<usize>>,
 }
 
-/// Scores of the tokens in `ranges` (one per sequence). With `channels`, only those of each KV head take part.
+/// Which channels of the keys count.
+enum Channels {
+    All,
+    /// All channels are in the cache, these of each KV head count: queries are 0 elsewhere.
+    Among(Vec<Vec<usize>>),
+    /// Nothing else is in the cache.
+    Alone(Vec<Vec<usize>>),
+}
+
+impl Channels {
+    /// Query rows of a sequence as they are multiplied, times `scale * log2(e)`.
+    fn queries<T: Float>(&self, q: View<T, 3>, b: usize, scale: f32, out: &mut Vec<f32>) {
+        let [_, heads, dim] = q.shape;
+        let rows = (0..heads).map(|h| q.row([b, h, 0]));
+        let (Self::Among(lists) | Self::Alone(lists)) = self else { return scaled_queries(rows, scale, out) };
+        let (factor, group) = (scale * LOG2_E, heads / lists.len().max(1));
+        out.clear();
+        for (h, row) in rows.enumerate() {
+            let list = &lists[h / group];
+            if matches!(self, Self::Alone(_)) {
+                out.extend(list.iter().map(|c| row[*c].widen() * factor));
+                continue;
+            }
+            let first = out.len();
+            out.resize(first + dim, 0.0);
+            for c in list {
+                out[first + c] += row[*c].widen() * factor; // a channel named twice counts twice
+            }
+        }
+    }
+}
+
+/// Weights of the tokens in `ranges` (one per sequence).
 fn score_tokens<T: Float>(
     q: View<T, 3>,
     keys: View<T, 4>,
     table: &PageTable,
     ranges: Vec<Range<usize>>,
-    channels: Option<&[Vec<usize>]>,
+    channels: &Channels,
     scale: f32,
 ) -> Scores {
-    let [batch, heads, head_dim] = q.shape;
-    let [_, page_size, num_kv_heads, _] = keys.shape;
+    let [batch, heads, _] = q.shape;
+    let [_, page_size, num_kv_heads, dim] = keys.shape;
     let group = heads / num_kv_heads;
     let splits = ranges.iter().map(|r| r.len().div_ceil(SPLIT)).max().unwrap_or(0);
-    let dim = channels.map_or(head_dim, |c| c.first().map_or(0, Vec::len));
-    let mut data = vec![f32::NEG_INFINITY; batch * splits * heads * SPLIT];
-    let bytes = ranges.iter().map(Range::len).sum::<usize>() * num_kv_heads * head_dim * size_of::<T>();
-    let scratch = || (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    threads::each_chunk(bytes, &mut data, (heads * SPLIT).max(1), scratch, |buffers, task, block| {
-        let (queries, offsets, tile, packed) = buffers;
+    let mut data = vec![0.0; batch * splits * heads * (SPLIT + 2)];
+    let bytes = ranges.iter().map(Range::len).sum::<usize>() * num_kv_heads * dim * size_of::<T>();
+    let scratch = || (Vec::new(), Vec::new(), Vec::new());
+    threads::each_chunk(bytes, &mut data, (heads * (SPLIT + 2)).max(1), scratch, |buffers, task, block| {
+        let (queries, offsets, tile) = buffers;
         let (b, split) = (task / splits, task % splits);
-        let range = &ranges[b];
-        let tokens =
-            (range.start + split * SPLIT).min(range.end)..(range.start + (split + 1) * SPLIT).min(range.end);
-        match channels {
-            None => scaled_queries((0..heads).map(|h| q.row([b, h, 0])), scale, queries),
-            Some(channels) => {
-                queries.clear();
-                let factor = scale * super::exp2::LOG2_E;
-                for h in 0..heads {
-                    let row = q.row([b, h, 0]);
-                    queries.extend(channels[h / group].iter().map(|c| row[*c].widen() * factor));
-                }
+        let Range { start, end } = ranges[b];
+        let tokens = (start + split * SPLIT).min(end)..(start + (split + 1) * SPLIT).min(end);
+        channels.queries(q, b, scale, queries);
+        let pages = table.pages.row([b, 0]);
+        offsets.clear();
+        offsets
+            .extend(tokens.filter_map(|t| key_offset(&keys, pages[t / page_size], t % page_size)));
+        tile.resize(heads * TILE, 0.0);
+        let (weights, norms) = block.split_at_mut(heads * SPLIT);
+        let rows_at = |part: usize| {
+            let here = part * TILE..((part + 1) * TILE).min(offsets.len());
+            key_rows(keys.data(), offsets.get(here).unwrap_or_default(), keys.strides[2])
+        };
+        for part in 0..offsets.len().div_ceil(TILE) {
+            let rows = rows_at(part);
+            dots_ahead(queries, &rows, &rows_at(part + 1), [num_kv_heads, group, dim], tile);
+            if let Channels::Among(lists) = channels {
+                without_others(tile, queries, &rows, lists, [group, dim]);
+            }
+            for (scores, dots) in weights.chunks_exact_mut(SPLIT).zip(tile.chunks_exact(TILE)) {
+                scores[part * TILE..][..rows.keys.len()].copy_from_slice(&dots[..rows.keys.len()]);
             }
         }
-        tile.resize(heads * TILE, 0.0);
-        for start in tokens.clone().step_by(TILE) {
-            let pages = table.pages.row([b, 0]);
-            let here = start..(start + TILE).min(tokens.end);
-            offsets.clear();
-            offsets.extend(here.filter_map(|t| key_offset(&keys, pages[t / page_size], t % page_size)));
-            match channels {
-                None => dots(
-                    queries,
-                    &key_rows(keys.data(), offsets, keys.strides[2]),
-                    num_kv_heads,
-                    group,
-                    dim,
-                    tile,
-                ),
-                Some(channels) => {
-                    // Channels side by side: [token, KV head, channel].
-                    packed.clear();
-                    for offset in &*offsets {
-                        for (head, channels) in channels.iter().enumerate() {
-                            let row = &keys.data()[offset + head * keys.strides[2]..][..head_dim];
-                            packed.extend(channels.iter().map(|c| row[*c].widen()));
-                        }
-                    }
-                    let rows: Vec<usize> = (0..offsets.len()).map(|i| i * num_kv_heads * dim).collect();
-                    dots(queries, &key_rows(packed, &rows, dim), num_kv_heads, group, dim, tile);
-                }
-            }
-            for (h, scores) in tile.chunks(TILE).enumerate() {
-                let at = h * SPLIT + start - tokens.start;
-                block[at..at + offsets.len()].copy_from_slice(&scores[..offsets.len()]);
-            }
+        let (best, total) = norms.split_at_mut(heads);
+        for (h, scores) in weights.chunks_exact_mut(SPLIT).enumerate() {
+            scores[offsets.len()..].fill(f32::NEG_INFINITY);
+            (best[h], total[h]) = weigh(scores);
         }
     });
     Scores { data, splits, heads, ranges }
 }
 
-/// Rows without values.
-pub(crate) fn key_rows<'a, T>(data: &'a [T], keys: &'a [usize], key_stride: usize) -> Rows<'a, T> {
-    Rows {
-        key_data: data,
-        value_data: &[],
-        keys,
-        values: &[],
-        key_shift: 0,
-        value_shift: 0,
-        key_stride,
-        value_stride: 0,
+/// Scores that are not finite again, from the channels of the list alone: 0 times what stands in another need not be 0.
+fn without_others<T: Float>(
+    tile: &mut [f32],
+    queries: &[f32],
+    rows: &Rows<T>,
+    lists: &[Vec<usize>],
+    [group, dim]: [usize; 2],
+) {
+    for (h, scores) in tile.chunks_exact_mut(TILE).enumerate() {
+        for (score, at) in scores.iter_mut().zip(rows.keys).filter(|(score, _)| !score.is_finite()) {
+            let mut list = lists[h / group].clone();
+            list.sort_unstable();
+            list.dedup(); // the query has it as often as it counts
+            let key = &rows.key_data[at + h / group * rows.key_stride..][..dim];
+            *score = list.iter().map(|c| queries[h * dim + c] * key[*c].widen()).sum();
+        }
     }
 }
 
 impl Scores {
-    fn block(&self, b: usize, split: usize, h: usize) -> &[f32] {
-        &self.data[((b * self.splits + split) * self.heads + h) * SPLIT..][..SPLIT]
+    fn block(&self, b: usize, split: usize) -> &[f32] {
+        let size = self.heads * (SPLIT + 2);
+        &self.data[(b * self.splits + split) * size..][..size]
     }
 
-    /// Sums the softmax of `group` heads at a time: `[batch, heads / group, width]`, -inf where no token was scored.
-    fn votes(&self, group: usize, width: usize) -> Vec<f32> {
-        let lists = self.heads / group;
-        let batch = self.ranges.len();
-        let mut norms = vec![(0.0, 0.0); batch * self.heads];
-        let bytes = self.data.len() * 4;
-        threads::each_chunk(
-            bytes,
-            &mut norms,
-            1,
-            || (),
-            |(), i, norm| {
-                let (b, h) = (i / self.heads, i % self.heads);
-                let blocks = || (0..self.splits).map(|split| self.block(b, split, h));
-                let best = blocks().flatten().copied().fold(f32::NEG_INFINITY, f32::max);
+    /// The greatest score of a head in a block, and the sum of weights.
+    fn norm(&self, b: usize, split: usize, h: usize) -> (f32, f32) {
+        let norms = &self.block(b, split)[self.heads * SPLIT..];
+        (norms[h], norms[self.heads + h])
+    }
+
+    /// What the weights of each block must be multiplied by to be those of a softmax over the sequence: `[batch, splits, heads]`.
+    fn factors(&self) -> Vec<f32> {
+        let mut factors = Vec::with_capacity(self.ranges.len() * self.splits * self.heads);
+        for b in 0..self.ranges.len() {
+            let whole = |h: usize| {
+                let parts = || (0..self.splits).map(|split| self.norm(b, split, h));
+                let best = parts().map(|(best, _)| best).fold(f32::NEG_INFINITY, f32::max);
                 let base = if best == f32::NEG_INFINITY { 0.0 } else { best };
-                norm[0] = (base, blocks().map(|block| total_weight(block, base)).sum::<f32>());
-            },
-        );
-        let mut votes = vec![f32::NEG_INFINITY; batch * lists * width];
-        if width == 0 {
-            return votes;
+                (base, parts().map(|(best, total)| faded(best - base, total)).sum::<f32>())
+            };
+            let wholes: Vec<(f32, f32)> = (0..self.heads).map(whole).collect();
+            for split in 0..self.splits {
+                let factor = |(h, (base, total)): (usize, &(f32, f32))| {
+                    faded(self.norm(b, split, h).0 - base, 1.0) / total
+                };
+                factors.extend(wholes.iter().enumerate().map(factor));
+            }
         }
+        factors
+    }
+
+    /// Sums the softmax of `group` heads at a time into `votes` `[batch, heads / group, width]`, -inf where no token was scored.
+    fn votes(&self, group: usize, width: usize, votes: &mut [f32]) {
+        let lists = self.heads / group;
+        let factors = self.factors();
         threads::each_chunk(
-            bytes,
-            &mut votes,
-            width,
+            self.data.len() * 4,
+            votes,
+            SPLIT,
             || (),
-            |(), i, votes| {
-                let (b, list) = (i / lists, i % lists);
-                let range = &self.ranges[b];
-                votes[range.clone()].fill(0.0);
-                for h in list * group..(list + 1) * group {
-                    let (base, total) = norms[b * self.heads + h];
-                    for (split, votes) in votes[range.clone()].chunks_mut(SPLIT).enumerate() {
-                        add_weights(self.block(b, split, h), base, 1.0 / total, votes);
-                    }
+            |(), part, mut votes| {
+                let mut at = part * SPLIT;
+                while !votes.is_empty() {
+                    let (list, first) = (at / width, at % width);
+                    let (now, later) = votes.split_at_mut(votes.len().min(width - first));
+                    at += now.len();
+                    let (b, heads) = (list / lists, list % lists * group);
+                    self.add(b, heads..heads + group, first, &factors, now);
+                    votes = later;
                 }
             },
         );
-        votes
     }
-}
 
-/// Sum of `2^(score - base)`; the length is a multiple of eight.
-pub(crate) fn total_weight(scores: &[f32], base: f32) -> f32 {
-    dispatch!(total_kernel(scores: &[f32], base: f32) -> f32)
-}
-
-#[inline(always)]
-unsafe fn total_kernel<L: Lanes>(scores: &[f32], base: f32) -> f32 {
-    // SAFETY: blocks are a multiple of WIDTH long; the caller has the features.
-    unsafe {
-        let mut sum = L::splat(0.0);
-        for at in scores.chunks_exact(WIDTH) {
-            sum = sum.add(weight(L::load(at.as_ptr()), base));
+    /// The votes of some heads for the tokens from `first`.
+    fn add(&self, b: usize, heads: Range<usize>, first: usize, factors: &[f32], votes: &mut [f32]) {
+        let Range { start, end } = self.ranges[b];
+        let (from, to) = (start.max(first), end.min(first + votes.len()));
+        votes.fill(f32::NEG_INFINITY);
+        if from >= to {
+            return;
         }
-        sum.sum_lanes()
-    }
-}
-
-/// `2^(score - base)`, 0 below the floor.
-#[inline(always)]
-unsafe fn weight<L: Lanes>(scores: L, base: f32) -> L {
-    // SAFETY: the caller has the features.
-    unsafe {
-        let z = scores.sub(L::splat(base));
-        L::select(L::splat(FLOOR).greater(z), L::splat(0.0), exp2_lanes(z))
-    }
-}
-
-/// Adds `factor * 2^(score - base)` to the votes; scores are padded to a multiple of eight.
-pub(crate) fn add_weights(scores: &[f32], base: f32, factor: f32, votes: &mut [f32]) {
-    dispatch!(add_kernel(scores: &[f32], base: f32, factor: f32, votes: &mut [f32]));
-}
-
-#[inline(always)]
-unsafe fn add_kernel<L: Lanes>(scores: &[f32], base: f32, factor: f32, votes: &mut [f32]) {
-    for (scores, votes) in scores.chunks(WIDTH).zip(votes.chunks_mut(WIDTH)) {
-        // SAFETY: eight scores and eight votes, by the lengths; the caller has the features.
-        unsafe {
-            let mut padded = [0.0; WIDTH];
-            let w = weight(L::load(scores.as_ptr()), base).mul(L::splat(factor));
-            if let Ok(votes) = <&mut [f32; WIDTH]>::try_from(&mut *votes) {
-                L::load(votes.as_ptr()).add(w).store(votes.as_mut_ptr());
-            } else {
-                w.store(padded.as_mut_ptr());
-                votes.iter_mut().zip(padded).for_each(|(vote, w)| *vote += w);
+        votes[from - first..to - first].fill(0.0);
+        for split in (from - start) / SPLIT..(to - start).div_ceil(SPLIT) {
+            let here = (start + split * SPLIT).max(from)..(start + (split + 1) * SPLIT).min(to);
+            let skipped = here.start - start - split * SPLIT;
+            for h in heads.clone() {
+                let weights = &self.block(b, split)[h * SPLIT + skipped..][..here.len()];
+                let factor = factors[(b * self.splits + split) * self.heads + h];
+                add_scaled(weights, factor, &mut votes[here.start - first..][..here.len()]);
             }
         }
+    }
+}
+
+/// `x * 2^z` for z <= 0, 0 below the floor; NaN stays.
+fn faded(z: f32, x: f32) -> f32 {
+    if z < FLOOR {
+        0.0
+    } else {
+        x * exp2(z)
+    }
+}
+
+/// Turns scores into `2^(score - greatest)`; returns the greatest and the sum. The length is a multiple of eight.
+pub(crate) fn weigh(scores: &mut [f32]) -> (f32, f32) {
+    dispatch!(weigh_kernel(scores: &mut [f32]) -> (f32, f32))
+}
+
+#[inline(always)]
+unsafe fn weigh_kernel<L: Lanes>(scores: &mut [f32]) -> (f32, f32) {
+    // SAFETY: chunks are WIDTH long; the caller has the features.
+    unsafe {
+        let mut top = L::splat(f32::NEG_INFINITY);
+        for at in scores.chunks_exact(WIDTH) {
+            top = L::load(at.as_ptr()).max_or(top); // passes over NaN
+        }
+        let best = top.max_lane();
+        let base = L::splat(if best == f32::NEG_INFINITY { 0.0 } else { best });
+        let mut sum = L::splat(0.0);
+        for at in scores.chunks_exact_mut(WIDTH) {
+            let z = L::load(at.as_ptr()).sub(base);
+            let weight = L::select(L::splat(FLOOR).greater(z), L::splat(0.0), exp2_lanes(z));
+            weight.store(at.as_mut_ptr());
+            sum = sum.add(weight);
+        }
+        (best, sum.sum_lanes())
+    }
+}
+
+/// Adds `factor * weight` to the votes.
+pub(crate) fn add_scaled(weights: &[f32], factor: f32, votes: &mut [f32]) {
+    dispatch!(add_kernel(weights: &[f32], factor: f32, votes: &mut [f32]));
+}
+
+#[inline(always)]
+unsafe fn add_kernel<L: Lanes>(weights: &[f32], factor: f32, votes: &mut [f32]) {
+    for (vote, weight) in votes.iter_mut().zip(weights) {
+        *vote += weight * factor;
     }
 }
 
@@ -241,7 +286,8 @@ pub fn token_select<T: Float>(
     let middle = |length: &usize| if *length <= width { 0..0 } else { n_init..length - n_local };
     let ranges: Vec<_> = lengths.iter().map(middle).collect();
     let longest = ranges.iter().map(|r| r.end).max().unwrap_or(0);
-    let votes = score_tokens(q, keys, table, ranges.clone(), None, scale).votes(heads, longest);
+    let mut votes = vec![0.0; batch * longest];
+    score_tokens(q, keys, table, ranges.clone(), &Channels::All, scale).votes(heads, longest, &mut votes);
     for (b, range) in ranges.into_iter().enumerate() {
         let out = &mut out[b * width..][..width];
         if range.is_empty() {
@@ -261,7 +307,8 @@ pub fn token_select<T: Float>(
 }
 
 /// FASA: `dominant` `[num_kv_heads, n]` chunk numbers; into `out` `[batch, num_kv_heads, width]` the summed softmax of each group
-/// over the channels of those chunks, -inf past the end of a sequence.
+/// over the channels of those chunks, -inf past the end of a sequence. Keys of `2 n` channels are those channels alone, the first of each
+/// pair before the second.
 pub fn fasa_scores<T: Float>(
     q: View<T, 3>,
     keys: View<T, 4>,
@@ -270,36 +317,34 @@ pub fn fasa_scores<T: Float>(
     interleaved: bool,
     out: &mut [f32],
 ) -> Result<(), ShapeError> {
-    check_heads(&q, &keys)?;
     let [batch, heads, head_dim] = q.shape;
-    let [pages, page_size, kv_heads, _] = keys.shape;
+    let [pages, page_size, kv_heads, key_dim] = keys.shape;
+    let [lists, chunks] = dominant.shape;
+    let is_side = key_dim == 2 * chunks && key_dim != head_dim;
+    if !is_side {
+        check_heads(&q, &keys)?;
+    } else if kv_heads == 0 || heads % kv_heads != 0 || page_size == 0 {
+        return Err(mismatch("q", format!("a multiple of {kv_heads} heads"), format!("{heads} heads")));
+    }
     let lengths = table.lengths(batch, page_size, pages)?;
     let width = table.pages.shape[1] * page_size;
     let half = head_dim / 2;
-    let mut channels = Vec::with_capacity(kv_heads);
-    for head in 0..dominant.shape[0] {
-        let chunks: Option<Vec<usize>> =
-            dominant.row([head, 0]).iter().map(|c| usize::try_from(*c).ok().filter(|c| *c < half)).collect();
-        let Some(chunks) = chunks else {
-            return Err(mismatch(
-                "dominant",
-                format!("chunks in [0, {half})"),
-                format!("{:?}", dominant.row([head, 0])),
-            ));
-        };
-        let pair = |c: usize| if interleaved { [2 * c, 2 * c + 1] } else { [c, c + half] };
-        channels.push(chunks.into_iter().flat_map(pair).collect::<Vec<_>>());
-    }
-    if channels.len() != kv_heads || out.len() != batch * kv_heads * width {
+    if lists != kv_heads || out.len() != batch * kv_heads * width {
         let expected = format!("{kv_heads} rows, out [{batch}, {kv_heads}, {width}]");
-        return Err(mismatch(
-            "dominant",
-            expected,
-            format!("{} rows, {} elements", channels.len(), out.len()),
-        ));
+        return Err(mismatch("dominant", expected, format!("{lists} rows, {} elements", out.len())));
     }
+    let mut channels = Vec::with_capacity(kv_heads);
+    for head in 0..kv_heads {
+        let row = dominant.row([head, 0]);
+        let chunk = |c: &i32| usize::try_from(*c).ok().filter(|c| *c < half);
+        let Some(chunks) = row.iter().map(chunk).collect::<Option<Vec<usize>>>() else {
+            return Err(mismatch("dominant", format!("chunks in [0, {half})"), format!("{row:?}")));
+        };
+        let member = |c: &usize, second: usize| if interleaved { 2 * c + second } else { c + second * half };
+        channels.push([0, 1].into_iter().flat_map(|s| chunks.iter().map(move |c| member(c, s))).collect());
+    }
+    let channels = if is_side { Channels::Alone(channels) } else { Channels::Among(channels) };
     let ranges = lengths.iter().map(|length| 0..*length).collect();
-    let votes = score_tokens(q, keys, table, ranges, Some(&channels), 1.0).votes(heads / kv_heads, width);
-    out.copy_from_slice(&votes);
+    score_tokens(q, keys, table, ranges, &channels, 1.0).votes(heads / kv_heads, width, out);
     Ok(())
 }

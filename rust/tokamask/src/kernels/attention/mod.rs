@@ -6,6 +6,7 @@
 //! joined by [`merge`].
 
 mod decode;
+pub(crate) mod dots;
 mod hybrid;
 mod merge;
 mod prefill;

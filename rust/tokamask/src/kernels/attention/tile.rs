@@ -87,7 +87,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// Query rows as f32, times `scale * log2(e)`, for [`dots`].
+/// Query rows as f32, times `scale * log2(e)`, for [`super::dots`].
 pub fn scaled_queries<'a, T: Float + 'a>(
     rows: impl Iterator<Item = &'a [T]>,
     scale: f32,
@@ -315,71 +315,6 @@ unsafe fn pack<L: Lanes, T: Float>(data: &[T], offsets: &[usize], shift: usize, 
     }
 }
 
-/// Dot products only: `out[(head * n_rows + row) * TILE + token]` for up to [`TILE`] tokens; values are not looked at.
-pub fn dots<T: Float>(
-    queries: &[f32],
-    rows: &Rows<T>,
-    heads: usize,
-    n_rows: usize,
-    dim: usize,
-    out: &mut [f32],
-) {
-    let reach = rows.key_shift + heads.saturating_sub(1) * rows.key_stride + dim;
-    let whole = queries.len() == heads * n_rows * dim
-        && out.len() == heads * n_rows * TILE
-        && rows.keys.len() <= TILE
-        && rows.keys.iter().all(|at| at.checked_add(reach).is_some_and(|end| end <= rows.key_data.len()));
-    if whole {
-        dots_step(queries, rows, heads, n_rows, dim, out);
-    } else {
-        debug_assert!(false, "sizes are checked where the arrays come in");
-    }
-}
-
-fn dots_step<T: Float>(
-    queries: &[f32],
-    rows: &Rows<T>,
-    heads: usize,
-    n_rows: usize,
-    dim: usize,
-    out: &mut [f32],
-) {
-    dispatch!(dots_kernel::<T>(
-        queries: &[f32], rows: &Rows<T>, heads: usize, n_rows: usize, dim: usize, out: &mut [f32]
-    ) where [T: Float]);
-}
-
-#[inline(always)]
-unsafe fn dots_kernel<L: Lanes, T: Float>(
-    queries: &[f32],
-    rows: &Rows<T>,
-    heads: usize,
-    n_rows: usize,
-    dim: usize,
-    out: &mut [f32],
-) {
-    let ahead = Ahead::none();
-    let group = if heads == 1 { TILE } else { 2 };
-    for start in (0..rows.keys.len()).step_by(group) {
-        let tokens = start..(start + group).min(rows.keys.len());
-        for (head, first) in (0..heads).flat_map(|h| (0..n_rows).step_by(BLOCK).map(move |f| (h, f))) {
-            let row = head * n_rows + first;
-            // SAFETY: `dots` has checked that rows lie in the data; blocks of rows stay below `n_rows`.
-            unsafe {
-                let q = Queries { whole: queries.as_ptr().add(row * dim), brief: std::ptr::null() };
-                let w = out.as_mut_ptr().add(row * TILE);
-                let tokens = tokens.clone();
-                match n_rows - first {
-                    1 => Narrow::<L>::score::<T, 1, false>(q, rows, head, tokens, &ahead, dim, w),
-                    2 => Narrow::<L>::score::<T, 2, false>(q, rows, head, tokens, &ahead, dim, w),
-                    3 => Narrow::<L>::score::<T, 3, false>(q, rows, head, tokens, &ahead, dim, w),
-                    _ => Narrow::<L>::score::<T, 4, false>(q, rows, head, tokens, &ahead, dim, w),
-                }
-            }
-        }
-    }
-}
-
 /// Scores, weights, sums. With several heads, tokens are the outer loop, so that memory is read in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
@@ -469,7 +404,7 @@ impl<T> Ahead<T> {
     const KEYS: usize = 12;
     const VALUES: usize = 16;
 
-    fn none() -> Self {
+    pub fn none() -> Self {
         Self {
             scored: [std::ptr::null(); TILE],
             summed: [std::ptr::null(); TILE],
@@ -478,7 +413,7 @@ impl<T> Ahead<T> {
         }
     }
 
-    fn of(rows: &Rows<T>, next: &Rows<T>, sizes: Sizes) -> Self {
+    pub fn of(rows: &Rows<T>, next: &Rows<T>, sizes: Sizes) -> Self {
         let key = |rows: &Rows<T>, i: usize| {
             rows.keys.get(i).map(|at| rows.key_data.as_ptr().wrapping_add(at + rows.key_shift))
         };
@@ -506,7 +441,7 @@ impl<T> Ahead<T> {
 }
 
 /// Eight lanes.
-struct Narrow<L>(std::marker::PhantomData<L>);
+pub(super) struct Narrow<L>(std::marker::PhantomData<L>);
 
 impl<L: Lanes> Inner for Narrow<L> {
     type L = L;
