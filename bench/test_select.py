@@ -62,6 +62,17 @@ CASES = {
     "sample_awrs": "128,256 tokens, a number as JSON",
 }
 
+BRIEF = (
+    "append_kv",
+    "append_kv beside",
+    "page_table",
+    "kv_views",
+    "page_tokens",
+    "verify_greedy",
+    "merge_states",
+)
+"""Calls of microseconds: more of them, since the first ones meet pages and caches that nobody has touched."""
+
 
 @functools.lru_cache(maxsize=1)
 def given(name: str, turn: int) -> tuple[tuple, dict]:
@@ -202,5 +213,5 @@ def test_select(measure, contestant, name, turn):
         unit="us",
         input=f"{name}, {CASES[name]}",
         headline=name in ("token_select", "tree_decode"),
-        rounds=3,
+        rounds=15 if name in BRIEF else 3,
     )

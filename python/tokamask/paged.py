@@ -72,16 +72,18 @@ def append_kv(
         run(k, v, k_cache, v_cache, page_table, seq_lens=seq_lens, indptr=indptr, **options)
         return
     arrays = k, v, k_cache, v_cache, page_table, seq_lens
-    if bounds is side is index is indptr is None and all(type(x) is np.ndarray for x in arrays):
+    alone = all(x is None for x in (bounds, side, index, indptr)) and all(
+        type(x) is np.ndarray for x in arrays
+    )
+    if alone and v.shape == k.shape and v_cache.shape == k_cache.shape and k.shape[:1] == seq_lens.shape:
         # The usual call takes less time than its checks; the core's own are as strict, but name no dimensions.
-        if len(k) == len(v) == len(seq_lens) and v.shape == k.shape and v_cache.shape == k_cache.shape:
-            where = page_table, seq_lens, np.arange(len(k) + 1, dtype=np.int32)
-            try:
-                _core.append_rows(k, k_cache, where)
-                _core.append_rows(v, v_cache, where)
-                return
-            except ShapeError:
-                pass
+        where = page_table, seq_lens, np.arange(len(seq_lens) + 1, dtype=np.int32)
+        try:
+            _core.append_rows(k, k_cache, where)
+            _core.append_rows(v, v_cache, where)
+            return
+        except ShapeError:
+            pass
     indptr = _check_append(*arrays, indptr, bounds, side, index)
     where = as_numpy(page_table), as_numpy(seq_lens), as_numpy(indptr)
     size, rows = tuple(k_cache.shape[:2]), as_numpy(k)

@@ -40,11 +40,12 @@ mod _core {
     };
     #[pymodule_export]
     use crate::kernels::{
-        append_bounds, append_chunks, append_rows, append_sums, apply_bitmask, attention_column_sums, block_sparse_prefill, decode, ems_merge, entropy_scores,
-        fasa_calibrate, fasa_scores, greedy_select, hisa_select, hybrid_attention, indexer_scores, key_scores,
-        kvmerger_merge, lagkv_scores, lightning, merge_rows, merge_states, multiply_rows, pagerank_scores,
-        quest_bounds, quest_scores, sample, selected_prefill, token_select, token_sparse_select, tome_edges,
-        top_k, tree_decode, unmask, verify_greedy, verify_sampled, window_scores,
+        append_bounds, append_chunks, append_rows, append_sums, apply_bitmask, attention_column_sums,
+        block_sparse_prefill, decode, ems_merge, entropy_scores, fasa_calibrate, fasa_scores, greedy_select,
+        hisa_select, hybrid_attention, indexer_scores, key_scores, kvmerger_merge, lagkv_scores, lightning,
+        merge_rows, merge_states, multiply_rows, pagerank_scores, quest_bounds, quest_scores, sample,
+        selected_prefill, token_select, token_sparse_select, tome_edges, top_k, tree_decode, unmask,
+        verify_greedy, verify_sampled, window_scores,
     };
     #[pymodule_export]
     use crate::matcher::{compile_grammar, fill_bitmasks, CompiledGrammar, Matcher};

@@ -77,7 +77,8 @@ pub fn append_bounds(
     r#where: Where<'_>,
 ) -> Result<()> {
     let array = floats("rows", rows)?;
-    let (low, high) = (contiguous_mut::<f32>("bounds[0]", low)?.0, contiguous_mut::<f32>("bounds[1]", high)?.0);
+    let (low, high) =
+        (contiguous_mut::<f32>("bounds[0]", low)?.0, contiguous_mut::<f32>("bounds[1]", high)?.0);
     each_float!(array.data, a => {
         let a = view::<_, 3>("rows", a, &array, rows)?;
         Ok(append::widen_bounds(a, low, high, &places(a.shape[0], size, &r#where)?)?)

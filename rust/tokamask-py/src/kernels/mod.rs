@@ -17,8 +17,8 @@ pub use press::{
 };
 use pyo3::prelude::*;
 pub use scores::{
-    attention_column_sums, fasa_calibrate, fasa_scores, greedy_select, hisa_select, indexer_scores, merge_rows, quest_bounds,
-    quest_scores, token_select, tome_edges, unmask,
+    attention_column_sums, fasa_calibrate, fasa_scores, greedy_select, hisa_select, indexer_scores,
+    merge_rows, quest_bounds, quest_scores, token_select, tome_edges, unmask,
 };
 use tokamask::kernels::bitmask::{self, MaskRows};
 use tokamask::kernels::linear;

@@ -122,7 +122,8 @@ pub fn write_chunks<T: Float>(
             let (first, second) = cache.row(place, head).split_at_mut(chunks);
             for ((chunk, first), second) in chunks_of.iter().zip(first).zip(second) {
                 let c = *chunk as usize; // checked above
-                (*first, *second) = if interleaved { (row[2 * c], row[2 * c + 1]) } else { (row[c], row[c + half]) };
+                (*first, *second) =
+                    if interleaved { (row[2 * c], row[2 * c + 1]) } else { (row[c], row[c + half]) };
             }
         }
     }
@@ -162,7 +163,11 @@ pub fn widen_bounds<T: Float>(
 pub fn add_sums<T: Float>(rows: View<T, 3>, sums: &mut [f32], places: &[Place]) -> Result<(), ShapeError> {
     let dim = rows.shape[2];
     if places.iter().any(|place| (place.page + 1) * dim > sums.len()) {
-        return Err(mismatch("index[2]", format!("float32 [pages, {dim}]"), format!("{} elements", sums.len())));
+        return Err(mismatch(
+            "index[2]",
+            format!("float32 [pages, {dim}]"),
+            format!("{} elements", sums.len()),
+        ));
     }
     for place in places {
         let sums = &mut sums[place.page * dim..][..dim];

@@ -1,8 +1,8 @@
 //! Columns of the causal attention matrix, summed (`python/tokamask/reference/columns.py`).
 
 use super::array::View;
-use super::attention::mismatch;
 use super::attention::dots::{dots, key_rows};
+use super::attention::mismatch;
 use super::attention::tile::{scaled_queries, TILE};
 use super::floats::Float;
 use super::threads;

@@ -5,8 +5,8 @@
 //! ties included. Sums of distances need every cosine.
 
 use super::array::View;
-use super::attention::mismatch;
 use super::attention::dots::{dots, key_rows};
+use super::attention::mismatch;
 use super::attention::tile::TILE;
 use super::floats::Float;
 use super::nearest::loneliest;

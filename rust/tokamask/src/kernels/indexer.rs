@@ -1,8 +1,8 @@
 //! The lightning indexer and HISA (`python/tokamask/reference/indexer.py`).
 
 use super::array::View;
-use super::attention::mismatch;
 use super::attention::dots::{dots, key_rows};
+use super::attention::mismatch;
 use super::attention::tile::TILE;
 use super::floats::Float;
 use super::selection::{self, top_k_row};

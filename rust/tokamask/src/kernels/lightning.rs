@@ -128,11 +128,21 @@ fn chunk_of(buffers: &mut Buffers, state: &mut [f32], [n, dk, dv]: [usize; 3], p
         product(weights, Right { data: v, stride: dv }, [rows, seen, dv], 0.0, (&mut o[first * dv..], dv));
     }
     for (row, power) in q.chunks_exact_mut(dk).zip(&powers[1..]) {
-        row.iter_mut().for_each(|x| *x *= power);
+        for x in row {
+            *x *= power;
+        }
     }
-    product(Left { data: q, row: dk, inner: 1 }, Right { data: state, stride: dv }, [n, dk, dv], 1.0, (o, dv));
+    product(
+        Left { data: q, row: dk, inner: 1 },
+        Right { data: state, stride: dv },
+        [n, dk, dv],
+        1.0,
+        (o, dv),
+    );
     for (row, power) in k.chunks_exact_mut(dk).zip(powers[..n].iter().rev()) {
-        row.iter_mut().for_each(|x| *x *= power);
+        for x in row {
+            *x *= power;
+        }
     }
     let keys = Left { data: k, row: 1, inner: dk };
     product(keys, Right { data: v, stride: dv }, [dk, n, dv], powers[n], (state, dv));

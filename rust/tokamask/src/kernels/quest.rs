@@ -32,12 +32,18 @@ pub fn quest_bounds<T: Float>(
     }
     let mut both: Vec<_> = low.chunks_exact_mut(size).zip(high.chunks_exact_mut(size)).collect();
     let bytes = tokens.iter().sum::<usize>() * size * size_of::<T>();
-    threads::each_chunk(bytes, &mut both, 4, || (), |(), part, both| {
-        for (i, (low, high)) in both.iter_mut().enumerate() {
-            let page = 4 * part + i;
-            extremes(&keys, page, tokens[page], low, high);
-        }
-    });
+    threads::each_chunk(
+        bytes,
+        &mut both,
+        4,
+        || (),
+        |(), part, both| {
+            for (i, (low, high)) in both.iter_mut().enumerate() {
+                let page = 4 * part + i;
+                extremes(&keys, page, tokens[page], low, high);
+            }
+        },
+    );
     Ok(())
 }
 
@@ -68,7 +74,10 @@ unsafe fn extremes_kernel<L: Lanes, T: Float>(
             }
             let row = keys.row([page, slot, head, 0]);
             if slot == 0 {
-                low.iter_mut().zip(high).zip(row).for_each(|((low, high), x)| (*low, *high) = (x.widen(), x.widen()));
+                low.iter_mut()
+                    .zip(high)
+                    .zip(row)
+                    .for_each(|((low, high), x)| (*low, *high) = (x.widen(), x.widen()));
                 continue;
             }
             for at in (0..whole).step_by(WIDTH) {

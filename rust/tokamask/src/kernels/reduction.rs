@@ -1,8 +1,8 @@
 //! Fewer visual tokens: merging by bipartite matching (`python/tokamask/reference/reduction.py`).
 
 use super::array::View;
-use super::attention::mismatch;
 use super::attention::dots::{dots, key_rows};
+use super::attention::mismatch;
 use super::attention::tile::TILE;
 use super::blocks::widen_all;
 use super::floats::Float;
@@ -190,7 +190,8 @@ pub fn merge<T: Float>(x: View<T, 2>, size: &[f32], into: &Into) -> Result<Merge
     Ok(Merged { x: means, sizes, rows })
 }
 
-fn add_scaled<T: Float>(to: &mut [f32], factor: f32, from: &[T]) {
+/// Adds `factor * from`.
+pub(super) fn add_scaled<T: Float>(to: &mut [f32], factor: f32, from: &[T]) {
     dispatch!(add_scaled_kernel::<T>(to: &mut [f32], factor: f32, from: &[T]) where [T: Float]);
 }
 

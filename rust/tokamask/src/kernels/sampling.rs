@@ -443,9 +443,15 @@ fn kept_sums(blocks: &Blocks, maxima: &[f32], weigh: &Weigh, cut: Cut, sums: &mu
     if cut.rank == 0 && weigh.least == 0 {
         // An exponential each: parts of a row keep other threads busy where there are any to spare.
         let first = |part: usize| part * PART;
-        threads::each_chunk(blocks.len * 4, sums, PART, || (), |(), part, sums| {
-            fill_all_sums(blocks, first(part), maxima, weigh, sums);
-        });
+        threads::each_chunk(
+            blocks.len * 4,
+            sums,
+            PART,
+            || (),
+            |(), part, sums| {
+                fill_all_sums(blocks, first(part), maxima, weigh, sums);
+            },
+        );
     } else {
         fill_sums(blocks, maxima, weigh, cut, sums);
     }

@@ -254,13 +254,7 @@ impl<'a> Codes<'a> {
 }
 
 /// Cosines of some rows with a panel of keys.
-fn estimate_whole(
-    unit: &[f32],
-    dim: usize,
-    rows: &[usize],
-    panel: &[f32],
-    out: &mut [[f32; GROUP]; BLOCK],
-) {
+fn estimate_whole(unit: &[f32], dim: usize, rows: &[usize], panel: &[f32], out: &mut [[f32; GROUP]; BLOCK]) {
     let step = rows.get(1).map_or(0, |next| next.wrapping_sub(rows[0]));
     let even = step < unit.len() && rows.windows(2).all(|w| w[1] == w[0] + step);
     let block: Vec<f32>;

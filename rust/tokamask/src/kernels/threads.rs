@@ -22,7 +22,8 @@ pub fn each_chunk<T: Send, S>(
     if let Some(pool) = pool().filter(|_| bytes > WORTH && data.len() > chunk) {
         let count = data.len().div_ceil(chunk);
         let step = (count / (16 * (pool.helpers + 1))).max(1);
-        let chunks = Chunks { first: data.as_mut_ptr(), len: data.len(), chunk, step, next: AtomicUsize::new(0) };
+        let chunks =
+            Chunks { first: data.as_mut_ptr(), len: data.len(), chunk, step, next: AtomicUsize::new(0) };
         let body = || {
             let mut range = chunks.claim();
             if range.is_empty() {
@@ -159,9 +160,7 @@ fn pool() -> Option<&'static Pool> {
     STARTED.get_or_init(|| {
         for i in 0..pool.helpers {
             // A thread that cannot be had is not missed.
-            let _ = std::thread::Builder::new()
-                .name(format!("tokamask-kernel-{i}"))
-                .spawn(|| pool.help());
+            let _ = std::thread::Builder::new().name(format!("tokamask-kernel-{i}")).spawn(|| pool.help());
         }
     });
     Some(pool)
@@ -175,8 +174,8 @@ impl Pool {
     /// Runs `body` here and on as many threads as come, at most `most`; returns when all have returned.
     fn share(&self, body: &(dyn Fn() + Sync), most: usize) {
         let job = Job { body, inside: AtomicUsize::new(0), failed: AtomicBool::new(false) };
-        // SAFETY: the lifetime is lengthened for the board only; `post` is dropped, and with it the pointer, before the job is.
-        let pointer = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(&raw const job) };
+        // The lifetime is lengthened for the board only: `post` is dropped, and with it the pointer, before the job is.
+        let pointer = (&raw const job).cast::<Job<'static>>();
         let post = self.post(pointer, most.min(self.helpers));
         body();
         drop(post);
@@ -272,10 +271,16 @@ mod tests {
     fn every_chunk_once_whoever_comes() {
         for (len, chunk) in [(1 << 20, 1000), (5000, 1), (64, 64), (65, 64), (0, 3)] {
             let mut data = vec![0u32; len];
-            each_chunk(usize::MAX, &mut data, chunk, || 0u32, |calls, i, part| {
-                *calls += 1;
-                part.iter_mut().enumerate().for_each(|(j, x)| *x += (i * chunk + j) as u32 + 1);
-            });
+            each_chunk(
+                usize::MAX,
+                &mut data,
+                chunk,
+                || 0u32,
+                |calls, i, part| {
+                    *calls += 1;
+                    part.iter_mut().enumerate().for_each(|(j, x)| *x += (i * chunk + j) as u32 + 1);
+                },
+            );
             assert!(data.iter().zip(1..).all(|(x, i)| *x == i), "{len} by {chunk}");
         }
     }
@@ -284,11 +289,23 @@ mod tests {
     fn many_callers_and_calls_within_calls() {
         let sum = |n: u64| {
             let mut parts = vec![0u64; 64];
-            each_chunk(usize::MAX, &mut parts, 1, || (), |(), i, part| {
-                let mut inner = vec![i as u64; 50];
-                each_chunk(usize::MAX, &mut inner, 5, || (), |(), _, x| x.iter_mut().for_each(|x| *x += n));
-                part[0] = inner.iter().sum();
-            });
+            each_chunk(
+                usize::MAX,
+                &mut parts,
+                1,
+                || (),
+                |(), i, part| {
+                    let mut inner = vec![i as u64; 50];
+                    each_chunk(
+                        usize::MAX,
+                        &mut inner,
+                        5,
+                        || (),
+                        |(), _, x| x.iter_mut().for_each(|x| *x += n),
+                    );
+                    part[0] = inner.iter().sum();
+                },
+            );
             parts.iter().sum::<u64>()
         };
         std::thread::scope(|scope| {

@@ -83,8 +83,7 @@ fn score_tokens<T: Float>(
         channels.queries(q, b, scale, queries);
         let pages = table.pages.row([b, 0]);
         offsets.clear();
-        offsets
-            .extend(tokens.filter_map(|t| key_offset(&keys, pages[t / page_size], t % page_size)));
+        offsets.extend(tokens.filter_map(|t| key_offset(&keys, pages[t / page_size], t % page_size)));
         tile.resize(heads * TILE, 0.0);
         let (weights, norms) = block.split_at_mut(heads * SPLIT);
         let rows_at = |part: usize| {

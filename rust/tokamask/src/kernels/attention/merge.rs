@@ -5,6 +5,7 @@ use crate::error::ShapeError;
 use crate::kernels::array::View;
 use crate::kernels::exp2::LOG2_E;
 use crate::kernels::floats::Float;
+use crate::kernels::reduction::add_scaled;
 use crate::kernels::threads;
 
 /// One query row out of several states: normalised values into `out`; returns the natural-log lse.
@@ -86,36 +87,37 @@ pub fn merge_states<T: Float>(
             format!("{} elements, out {}, lse_out {}", lse.len(), out.len(), lse_out.len()),
         ));
     }
-    for (i, lse_out) in lse_out.iter_mut().enumerate() {
-        let of = |part| lse[((i / heads) * parts + part) * heads + i % heads];
-        let best = (0..parts).map(of).fold(f32::NEG_INFINITY, f32::max);
-        let base = if best == f32::NEG_INFINITY { 0.0 } else { best };
-        let total: f32 = (0..parts).map(|p| (of(p) - base).exp()).sum();
-        *lse_out = if total == 0.0 { f32::NEG_INFINITY } else { best + total.ln() };
-    }
-    if dim > 0 {
-        let bytes = n * parts * heads * dim * size_of::<T>();
-        threads::each_chunk(bytes, out, dim, Vec::new, |wide, i, out| {
-            let of = |part| lse[((i / heads) * parts + part) * heads + i % heads];
-            let best = (0..parts).map(of).fold(f32::NEG_INFINITY, f32::max);
-            let base = if best == f32::NEG_INFINITY { 0.0 } else { best };
-            wide.clear();
-            wide.resize(dim, 0.0);
-            let mut total = 0.0;
-            for part in 0..parts {
-                let weight = (of(part) - base).exp();
-                if weight != 0.0 {
-                    total += weight;
-                    for (w, x) in wide.iter_mut().zip(v.row([i / heads, part, i % heads, 0])) {
-                        *w += weight * x.widen();
-                    }
+    // The values of a row and its lse, side by side: their weights are the same.
+    let mut outs = out.chunks_exact_mut(dim.max(1));
+    let mut rows: Vec<(&mut [T], &mut f32)> =
+        lse_out.iter_mut().map(|lse| (outs.next().unwrap_or_default(), lse)).collect();
+    let bytes = n * parts * heads * dim * size_of::<T>();
+    threads::each_chunk(
+        bytes,
+        &mut rows,
+        16,
+        || (vec![0.0; dim], vec![0.0; parts]),
+        |(wide, weights), part, rows| {
+            for (row, (out, lse_out)) in rows.iter_mut().enumerate() {
+                let (i, h) = ((16 * part + row) / heads, (16 * part + row) % heads);
+                let of = |part| lse[(i * parts + part) * heads + h];
+                let best = (0..parts).map(of).fold(f32::NEG_INFINITY, f32::max);
+                let base = if best == f32::NEG_INFINITY { 0.0 } else { best };
+                for (part, weight) in weights.iter_mut().enumerate() {
+                    *weight = (of(part) - base).exp();
+                }
+                let total: f32 = weights.iter().sum();
+                **lse_out = if total == 0.0 { f32::NEG_INFINITY } else { best + total.ln() };
+                wide.fill(0.0);
+                for (part, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+                    add_scaled(wide, *weight, v.row([i, part, h, 0]));
+                }
+                let factor = if total == 0.0 { 0.0 } else { 1.0 / total };
+                for (o, w) in out.iter_mut().zip(&*wide) {
+                    *o = T::narrow(*w * factor);
                 }
             }
-            let factor = if total == 0.0 { 0.0 } else { 1.0 / total };
-            for (o, w) in out.iter_mut().zip(&*wide) {
-                *o = T::narrow(*w * factor);
-            }
-        });
-    }
+        },
+    );
     Ok(())
 }
