@@ -128,6 +128,6 @@ def page_tokens(selected_pages: Any, page_size: int, *, seq_lens: Any) -> Any:
     shapes.check("seq_lens", seq_lens, ("int32",), "batch")
     pages = as_numpy(selected_pages)[..., None]
     tokens = pages * np.int32(page_size) + np.arange(page_size, dtype=np.int32)
-    tokens[(pages < 0) | (tokens >= as_numpy(seq_lens)[:, None, None, None])] = -1
+    np.copyto(tokens, -1, where=(pages < 0) | (tokens >= as_numpy(seq_lens)[:, None, None, None]))
     flat = tokens.reshape(shapes["batch"], shapes["heads"], -1)
     return sys.modules["torch"].from_numpy(flat) if library(selected_pages) == "torch" else flat

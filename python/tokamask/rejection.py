@@ -80,8 +80,9 @@ def sample_awrs(
     row -= row.max()
     probs = np.exp(row)
     probs /= probs.sum()
-    with np.errstate(divide="ignore"):
-        keys = np.log(probs) + generator.gumbel(size=size)
+    # A race of exponentials: the order of log(probs) plus Gumbel noise, without a logarithm.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        keys = probs / generator.standard_exponential(size)
     order = _ordered(keys, min(FIRST, size))
     index, refused = matcher.first_allowed(order[:max_rejects].tolist())
     if index < 0 and refused < min(size, max_rejects):

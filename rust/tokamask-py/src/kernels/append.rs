@@ -1,5 +1,7 @@
 //! Appending to a paged cache. Keys and values may be views of one array, so each output is borrowed in a call of its own.
 
+#![allow(clippy::needless_pass_by_value)] // tuples are made for the call
+
 use pyo3::prelude::*;
 use tokamask::kernels::append::{self, CacheMut, Place};
 use tokamask::kernels::array::{each_float, Floats, FloatsMut};
