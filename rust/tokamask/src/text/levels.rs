@@ -39,7 +39,13 @@ impl<'a> Levels<'a> {
         rules[0].begin(text, 0, text.len());
         // The last rule waits for a piece of the one before, if there is one.
         let end = if rules.len() == 1 { text.len() } else { 0 };
-        Some(Self { text, at: 0, rules, last: Pieces::within(last, text, 0, end), covers: last.covers() })
+        Some(Self {
+            text,
+            at: 0,
+            rules,
+            last: Pieces::within(last, text, 0, end),
+            covers: last.covers_alone(),
+        })
     }
 
     /// Appends the starts of the next pieces and the end of the last; nothing at the end.

@@ -157,7 +157,7 @@ impl PreTokenizer {
             Step::Matches { .. }
             | Step::Split { behavior: Behavior::Isolated, .. }
             | Step::Split { behavior: Behavior::Removed, invert: true, .. } => {
-                pattern.rule().filter(|rule| rule.covers())
+                pattern.rule().filter(|rule| rule.covers_alone())
             }
             _ => None,
         }

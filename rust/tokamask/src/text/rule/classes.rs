@@ -86,6 +86,11 @@ impl Classes {
         self.members[set].get(class).copied().unwrap_or(false)
     }
 
+    /// By class: it is of the set.
+    pub fn members(&self, set: usize) -> &[bool] {
+        &self.members[set]
+    }
+
     /// By class: some character beyond ASCII is of it.
     pub fn beyond_ascii(&self) -> Vec<bool> {
         let (mut beyond, mut seen) = (vec![false; self.count], vec![false; self.table.len() / 64]);

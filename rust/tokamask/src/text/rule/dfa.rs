@@ -216,11 +216,13 @@ impl Automaton {
         self.entries[usize::from(state) * self.stride + class]
     }
 
-    /// True if a match starts at every character, whatever follows.
+    /// True if a match starts at every character, whatever follows and whatever conditions hold.
     pub fn covers(&self, classes: &Classes) -> bool {
-        (0..classes.count).all(|class| {
-            let entry = self.entry(START, class);
-            let matched = (0..=classes.count).all(|next| self.entry(entry & !MATCHED, next) & MATCHED != 0);
+        let columns = |class| (class..self.stride).step_by(self.columns);
+        (0..classes.count).flat_map(columns).all(|column| {
+            let entry = self.entry(START, column);
+            let all = 0..self.stride;
+            let matched = all.into_iter().all(|next| self.entry(entry & !MATCHED, next) & MATCHED != 0);
             entry & MATCHED == 0 && entry != DEAD && matched
         })
     }
@@ -343,17 +345,18 @@ impl Automaton {
         start: usize,
         looks: &[u8],
     ) -> Option<usize> {
-        let (mut state, mut at, mut end) = (START, start, None);
+        let (mut row, mut at, mut end) = (self.stride, start, usize::MAX);
         loop {
-            let (class, width) =
-                if at < text.len() { classes.at(text, at) } else { (classes.count as u8, 1) };
-            let entry = self.entry(state, usize::from(class) + usize::from(looks[at]) * self.columns);
-            if entry & MATCHED != 0 {
-                end = Some(at);
-            }
-            state = entry & !MATCHED;
-            if state == DEAD || at >= text.len() {
-                return end;
+            let (class, width) = match text.get(at) {
+                Some(&byte) if byte < 0x80 => (classes.ascii[usize::from(byte)], 1),
+                Some(_) => classes.at(text, at),
+                None => (classes.count as u8, 1),
+            };
+            let entry = self.rows[row + usize::from(class) + usize::from(looks[at]) * self.columns];
+            end = if entry & ROW_MATCHED != 0 { at } else { end };
+            row = (entry & !ROW_MATCHED) as usize;
+            if row == 0 || at >= text.len() {
+                return (end != usize::MAX).then_some(end);
             }
             at += width;
         }
@@ -394,11 +397,11 @@ impl Condition {
             Self::Ahead(look) => look.mark(text, classes, bit, bits),
             Self::Start => bits[0] |= bit,
             Self::Behind(set) => {
-                let mut at = 0;
+                let (members, mut at) = (classes.members(*set), 0);
                 while at < text.len() {
                     let (class, width) = classes.at(text, at);
                     at += width;
-                    if classes.holds(*set, usize::from(class)) {
+                    if members[usize::from(class)] {
                         bits[at.min(text.len())] |= bit;
                     }
                 }
