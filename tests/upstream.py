@@ -27,28 +27,12 @@ from conftest import shared_folder
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = {"tiktoken": "0.14.0", "tokenizers": "0.23.3"}
 SUITES = {"tiktoken": "tests", "tokenizers": "bindings/python/tests"}
-_PARITY = (
-    "ParityBpeTrainer is not built: it learns merges that compress several languages alike, from one corpus a language; "
-    "nothing but its own test asks for it yet, and a vocabulary that it learnt is read like any other"
-)
 _FORK = (
     "asks that a process forked after use hang unless parallelism is switched off, as the original's threads make it; "
     "ours goes on working"
 )
 # Tests that pass with the original and not with ours, and why.
 MISSING = {
-    **{
-        f"tests.bindings.test_trainers.TestParityBpeTrainer::test_{name}": _PARITY
-        for name in (
-            "instantiate_defaults",
-            "instantiate_variants",
-            "train_from_iterator",
-            "train_from_iterator_with_dev",
-            "train_from_iterator_with_ratio",
-            "can_pickle",
-            "train_iterators_dev_iterators_length_mismatch",
-        )
-    },
     **{
         f"tests.{suite}::test_multiprocessing_with_parallelism": _FORK
         for suite in (

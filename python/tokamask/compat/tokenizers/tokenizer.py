@@ -581,11 +581,8 @@ class Tokenizer:
 
         self.train_from_iterator(lines(), trainer)
 
-    def train_from_iterator(self, iterator: Any, trainer: Any = None, length: int | None = None) -> None:
-        """Learns the model from texts, or from lists of texts."""
-        trainer = trainer or self._model.get_trainer()
-        if self._model.TYPE != trainer.MODEL:
-            raise Exception(f"{trainer.TYPE} can only train a {trainer.MODEL}")
+    def _count(self, iterator: Any) -> dict[str, int]:
+        """How often each part occurs in texts, or in lists of texts."""
         counts: collections.Counter[str] = collections.Counter()
         for item in iterator:
             for text in [item] if isinstance(item, str) else item:
@@ -596,7 +593,14 @@ class Tokenizer:
                     self._pre_tokenizer.pre_tokenize(whole)
                 counts.update(split.normalized.normalized for split in whole.splits)
         counts.pop("", None)
-        model = trainer._train(dict(counts))
+        return dict(counts)
+
+    def train_from_iterator(self, iterator: Any, trainer: Any = None, length: int | None = None) -> None:
+        """Learns the model from texts, or from lists of texts."""
+        trainer = trainer or self._model.get_trainer()
+        if self._model.TYPE != trainer.MODEL:
+            raise Exception(f"{trainer.TYPE} can only train a {trainer.MODEL}")
+        model = trainer._train(self._count(iterator))
         for name in ("unk_token", "byte_fallback", "fuse_unk", "dropout", "max_input_chars_per_word"):
             if type(model) is type(self._model) and hasattr(model, name):
                 setattr(model, name, getattr(self._model, name))

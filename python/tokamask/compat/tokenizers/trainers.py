@@ -12,7 +12,9 @@ import numpy as np
 
 from tokamask.compat.tokenizers import models
 from tokamask.compat.tokenizers.added import AddedToken
+from tokamask.compat.tokenizers.alphabet import characters
 from tokamask.compat.tokenizers.component import Component
+from tokamask.compat.tokenizers.parity import ParityBpeTrainer as ParityBpeTrainer
 from tokamask.train import PretokenCounts
 
 
@@ -104,23 +106,11 @@ class BpeTrainer(Trainer):
     def _words(self) -> dict[str, Any]:
         return {"words": {}}
 
-    def _alphabet(self, counts: dict[str, int]) -> list[str]:
-        seen: collections.Counter[str] = collections.Counter()
-        for word, count in counts.items():
-            for char in word:
-                seen[char] += count
-        kept = set(self.initial_alphabet)
-        if self.limit_alphabet is not None:
-            room = max(0, self.limit_alphabet - len(kept))
-            others = sorted((c for c in seen if c not in kept), key=lambda c: (-seen[c], c))
-            return sorted(kept | set(others[:room]))
-        return sorted(kept | seen.keys())
-
     def _learn(self, counts: dict[str, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:
         vocab: dict[str, int] = {}
         for token in self._special:
             vocab.setdefault(token.content, len(vocab))
-        alphabet = self._alphabet(counts)
+        alphabet = characters(counts, self.initial_alphabet, self.limit_alphabet)
         for char in alphabet:
             vocab.setdefault(char, len(vocab))
         known, prefix, suffix = (
