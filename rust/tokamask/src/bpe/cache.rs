@@ -126,12 +126,11 @@ impl<const W: usize, const K: usize> Table<W, K> {
     pub fn quick(&self, key: &Key<K>, hash: u64) -> ([u64; 2], usize) {
         let home = self.home(hash);
         let Some(pair) = self.slots[home..].first_chunk::<2>() else { return ([0; 2], 0) };
-        let slot = &pair[usize::from(Self::is(&pair[1], key))];
-        if !Self::is(slot, key) {
-            return ([0; 2], 0);
-        }
+        let (first, second) = (Self::is(&pair[0], key), Self::is(&pair[1], key));
+        let slot = &pair[usize::from(second)];
         let words = [slot.0[K].load(Ordering::Relaxed), slot.0[K + 1].load(Ordering::Relaxed)];
         let count = (words[0] as u32 >> ID_BITS) as usize;
+        let count = if first | second { count } else { 0 };
         ([words[0] & PAIR, words[1]], if count > 4 { 0 } else { count })
     }
 

@@ -1,5 +1,5 @@
-//! The hot path: pieces in batches. Keys, hashes and prefetches for the whole batch; then lookups
-//! and output; the misses of a batch are resolved together.
+//! The hot path: pieces in batches. Keys and hashes of the whole batch; then lookups and output. What the cache
+//! does not know leaves a hole in the output and waits in a [`Queue`].
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::barriers::Barriers;
 use super::blocks::{Blocks, Shelf, SHELVES};
 use super::cache::{ids_of, Cache, Entry, Seeds, Table};
-use super::keys::{
-    long_hash, long_key, short_bytes, short_hash, short_key_at, LongKey, ShortKey, LONG, NO_KEY, SHORT,
-};
+use super::keys::{long_hash, long_key, short_hash, short_key_at, ShortKey, LONG, NO_KEY, SHORT};
 use super::lanes::{self, Word};
+use super::queue::Queue;
 use super::whole::Whole;
 use super::{Bpe, Merges, NONE};
 use crate::error::VocabularyError;
 
-/// Pieces in a batch: enough to hold the misses that the lanes interleave (128: 347 ns a miss,
-/// 512: 265).
+/// Pieces in a batch.
 pub const BATCH: usize = 512;
+/// Longer pieces go past the queue.
+const LARGE: usize = 1 << 12;
 /// Pieces between asking for a slot and comparing it. (All of a batch asked for at once fill the first-level
 /// cache and the queue of its misses.)
 const AHEAD: usize = 32;
-type Short = Table<4, 2>;
-type Wide = Table<8, 5>;
+pub(super) type Short = Table<4, 2>;
+pub(super) type Wide = Table<8, 5>;
 
 /// Encodes pieces with the tables of a vocabulary and a cache that all threads share.
 pub struct Encoder {
@@ -32,8 +32,8 @@ pub struct Encoder {
     pub(super) first: Vec<u32>,
     /// Every byte has a symbol.
     complete: bool,
-    short: Cache<4, 2>,
-    wide: Cache<8, 5>,
+    pub(super) short: Cache<4, 2>,
+    pub(super) wide: Cache<8, 5>,
     pub(super) shelves: [Shelf; SHELVES],
     barriers: Barriers,
     /// Some token is found whole and yet never made by merging.
@@ -50,9 +50,8 @@ pub(super) struct Work {
     cuts: Vec<u32>,
     keys: Box<[ShortKey; BATCH]>,
     hashes: Box<[u64; BATCH]>,
-    out: Box<[u32; 6 * BATCH + 6]>,
-    missing: Vec<u16>,
-    words: Vec<Word<16>>,
+    pub(super) queue: Queue,
+    pub(super) words: Vec<Word<16>>,
     pub(super) wide_words: Vec<Word<32>>,
     /// Made when first needed.
     pub(super) blocks: Option<Box<Blocks>>,
@@ -104,9 +103,9 @@ pub struct Derived {
 }
 
 /// The cache tables of one call.
-struct Tables {
-    short: Arc<Short>,
-    wide: Arc<Wide>,
+pub(super) struct Tables {
+    pub short: Arc<Short>,
+    pub wide: Arc<Wide>,
 }
 
 impl Tables {
@@ -134,11 +133,10 @@ fn from_to(starts: &[u32], nth: usize) -> std::ops::Range<usize> {
     starts[nth] as usize..starts[nth + 1] as usize
 }
 
-/// Notes the pieces that are not short; true if one has [`LONG`] bytes or more.
-fn places_of(starts: &[u32], places: &mut Vec<u32>) -> bool {
+/// Notes the pieces that are not short.
+fn places_of(starts: &[u32], places: &mut Vec<u32>) {
     const STEP: usize = 16;
     places.clear();
-    let mut longest = 0;
     for (block, (from, to)) in starts.chunks(STEP).zip(starts[1..].chunks(STEP)).enumerate() {
         // The bits of all lengths: a short block is told without a branch for each piece.
         if from.iter().zip(to).fold(0, |bits, (from, to)| bits | (to - from)) < SHORT as u32 {
@@ -147,11 +145,9 @@ fn places_of(starts: &[u32], places: &mut Vec<u32>) -> bool {
         for (nth, (from, to)) in from.iter().zip(to).enumerate() {
             if to - from >= SHORT as u32 {
                 places.push((block * STEP + nth) as u32);
-                longest = longest.max(to - from);
             }
         }
     }
-    longest >= LONG as u32
 }
 
 impl Encoder {
@@ -251,29 +247,29 @@ impl Encoder {
                 &mut own
             };
             let mut tables = Tables { short: self.short.table(), wide: self.wide.table() };
-            let mut starts = std::mem::take(&mut work.starts);
+            work.queue.clear();
+            let (mut starts, mut cuts) = (std::mem::take(&mut work.starts), std::mem::take(&mut work.cuts));
             loop {
                 starts.clear();
                 fill(&mut starts);
                 if starts.len() < 2 {
                     break;
                 }
-                let long = places_of(&starts, &mut work.places);
-                if work.places.is_empty() {
-                    self.batches(text, &starts, work, &mut tables, sink);
-                    continue;
+                places_of(&starts, &mut work.places);
+                let cut =
+                    !work.places.is_empty() && self.cut(text, &starts, &work.places, &tables, &mut cuts);
+                let mut rest = if cut { &cuts[..] } else { &starts[..] };
+                while rest.len() > 1 {
+                    let count = rest.len().min(BATCH + 1);
+                    self.batch(text, &rest[..count], work, &mut tables, sink);
+                    if work.queue.is_ripe() {
+                        self.flush(work, &mut tables, sink);
+                    }
+                    rest = &rest[count - 1..];
                 }
-                let mut cuts = std::mem::take(&mut work.cuts);
-                if self.cut(text, &starts, &work.places, &tables, &mut cuts) {
-                    self.pieces(text, &cuts, work, &mut tables, sink);
-                } else if long {
-                    self.pieces(text, &starts, work, &mut tables, sink);
-                } else {
-                    self.batches(text, &starts, work, &mut tables, sink);
-                }
-                work.cuts = cuts;
             }
-            work.starts = starts;
+            self.flush(work, &mut tables, sink);
+            (work.starts, work.cuts) = (starts, cuts);
         });
     }
 
@@ -312,44 +308,6 @@ impl Encoder {
         }
         cuts.extend_from_slice(&starts[copied..]);
         copied > 0
-    }
-
-    /// Pieces of any length.
-    fn pieces(
-        &self,
-        text: &[u8],
-        starts: &[u32],
-        work: &mut Work,
-        tables: &mut Tables,
-        sink: &mut impl Sink,
-    ) {
-        let mut from = 0;
-        for nth in 1..starts.len() {
-            let (start, end) = (starts[nth - 1] as usize, starts[nth] as usize);
-            if end - start >= LONG {
-                self.batches(text, &starts[from..nth], work, tables, sink);
-                self.long(&text[start..end], work, sink);
-                from = nth;
-            }
-        }
-        self.batches(text, &starts[from..], work, tables, sink);
-    }
-
-    /// Pieces below [`LONG`].
-    fn batches(
-        &self,
-        text: &[u8],
-        starts: &[u32],
-        work: &mut Work,
-        tables: &mut Tables,
-        sink: &mut impl Sink,
-    ) {
-        let mut rest = starts;
-        while rest.len() > 1 {
-            let count = rest.len().min(BATCH + 1);
-            self.batch(text, &rest[..count], work, tables, sink);
-            rest = &rest[count - 1..];
-        }
     }
 
     fn batch(&self, text: &[u8], starts: &[u32], work: &mut Work, tables: &mut Tables, sink: &mut impl Sink) {
@@ -396,14 +354,15 @@ impl Encoder {
         for &hash in &work.hashes[..AHEAD.min(count)] {
             tables.short.prefetch(hash);
         }
-        let (mut used, mut resolved) = (0, false);
+        work.queue.reserve(6 * count + 6);
+        let mut used = work.queue.used;
         for nth in 0..count {
             if let Some(&hash) = work.hashes[..count].get(nth + AHEAD) {
                 tables.short.prefetch(hash);
             }
             let (ids, known) = tables.short.quick(&work.keys[nth], work.hashes[nth]);
             if known != 0 {
-                if let Some(place) = work.out.get_mut(used..used + 4) {
+                if let Some(place) = work.queue.row.get_mut(used..used + 4) {
                     place[0] = ids[0] as u32;
                     place[1] = (ids[0] >> 32) as u32;
                     place[2] = ids[1] as u32;
@@ -413,183 +372,60 @@ impl Encoder {
                 continue;
             }
             if work.keys[nth][0] == NO_KEY {
-                let known = tables.wide(self, &text[from_to(starts, nth)], &mut work.out[used..]);
+                let known = tables.wide(self, &text[from_to(starts, nth)], &mut work.queue.row[used..]);
                 if known != 0 {
                     used += known;
                     continue;
                 }
             }
-            sink.ids(&work.out[..used]);
-            used = 0;
-            self.other(text, starts, nth, &mut resolved, work, tables, sink);
+            work.queue.used = used;
+            self.other(&text[from_to(starts, nth)], nth, work, tables, sink);
+            used = work.queue.used;
         }
-        sink.ids(&work.out[..used]);
+        work.queue.used = used;
     }
 
     /// Piece `nth` of a batch, which is not in the first slots of its probe.
     #[inline(never)]
-    #[allow(clippy::too_many_arguments)]
-    fn other(
-        &self,
-        text: &[u8],
-        starts: &[u32],
-        nth: usize,
-        resolved: &mut bool,
-        work: &mut Work,
-        tables: &mut Tables,
-        sink: &mut impl Sink,
-    ) {
-        let piece = &text[starts[nth] as usize..starts[nth + 1] as usize];
-        loop {
-            let known = if piece.len() < SHORT {
-                tables.short.get(&work.keys[nth], work.hashes[nth])
-            } else if piece.len() < LONG {
+    fn other(&self, piece: &[u8], nth: usize, work: &mut Work, tables: &mut Tables, sink: &mut impl Sink) {
+        if piece.len() < LONG && self.has_symbols(piece) {
+            if piece.len() < SHORT {
+                let (key, hash) = (&work.keys[nth], work.hashes[nth]);
+                match tables.short.get(key, hash) {
+                    Some(entry) => work.queue.add(&entry),
+                    None => {
+                        if work.queue.miss(key, hash) {
+                            self.whole.prefetch_slot(hash);
+                            if let Some(hash) = work.queue.earlier() {
+                                self.whole.prefetch_key(hash);
+                            }
+                        }
+                    }
+                }
+            } else {
                 let key = long_key(piece);
-                tables.wide.get(&key, long_hash(&key, &self.seeds))
-            } else {
-                break;
-            };
-            if let Some(entry) = known {
-                work.symbols.clear();
-                entry.append(&mut work.symbols);
-                return sink.ids(&work.symbols);
-            }
-            if *resolved {
-                break; // it found no room
-            }
-            *resolved = true;
-            self.resolve(text, starts, nth, work, tables);
-        }
-        work.symbols.clear();
-        self.encode_piece(piece, &mut work.symbols);
-        sink.ids(&work.symbols);
-    }
-
-    /// Adds to the cache what the batch will miss from piece `from` on.
-    fn resolve(&self, text: &[u8], starts: &[u32], from: usize, work: &mut Work, tables: &mut Tables) {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
-            // SAFETY: the features were just detected.
-            return unsafe { self.resolve_avx2(text, starts, from, work, tables) };
-        }
-        self.resolve_portable(text, starts, from, work, tables);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn resolve_avx2(
-        &self,
-        text: &[u8],
-        starts: &[u32],
-        from: usize,
-        work: &mut Work,
-        tables: &mut Tables,
-    ) {
-        self.resolve_portable(text, starts, from, work, tables);
-    }
-
-    #[inline(always)]
-    fn resolve_portable(
-        &self,
-        text: &[u8],
-        starts: &[u32],
-        from: usize,
-        work: &mut Work,
-        tables: &mut Tables,
-    ) {
-        let mut full = self.resolve_short(starts.len() - 1, from, work, &tables.short);
-        if full {
-            tables.short = self.short.replace(&tables.short);
-        }
-        full = self.resolve_wide(text, &starts[from..], work, &tables.wide);
-        if full {
-            tables.wide = self.wide.replace(&tables.wide);
-        }
-    }
-
-    /// Short pieces; true if the table is full.
-    #[inline(always)]
-    fn resolve_short(&self, count: usize, from: usize, work: &mut Work, table: &Short) -> bool {
-        let (keys, hashes) = (&work.keys[..count], &work.hashes[..count]);
-        work.missing.clear();
-        // The same word may miss several times: remember which pieces were noted, by hash.
-        let mut noted = [u16::MAX; 1024];
-        for nth in from..count {
-            let short = keys[nth][0] < NO_KEY;
-            if short && table.quick(&keys[nth], hashes[nth]).1 == 0 {
-                let place = &mut noted[hashes[nth] as usize >> 8 & 1023];
-                if *place == u16::MAX || keys[usize::from(*place)] != keys[nth] {
-                    *place = nth as u16;
-                    work.missing.push(nth as u16);
+                let hash = long_hash(&key, &self.seeds);
+                match tables.wide.get(&key, hash) {
+                    Some(entry) => work.queue.add(&entry),
+                    None => work.queue.miss_wide(&key, hash),
                 }
             }
+            return;
         }
-        for &nth in &work.missing {
-            self.whole.prefetch_slot(hashes[usize::from(nth)]);
+        if piece.len() >= LARGE {
+            self.flush(work, tables, sink);
+            self.long(piece, work, sink);
+            return work.queue.reserve(6 * BATCH + 6);
         }
-        for &nth in &work.missing {
-            self.whole.prefetch_bytes(hashes[usize::from(nth)]);
+        let mut ids = std::mem::take(&mut work.symbols);
+        ids.clear();
+        if piece.len() < LONG {
+            self.encode_piece(piece, &mut ids); // without the bytes that the vocabulary lacks
+        } else {
+            self.long(piece, work, &mut ids);
         }
-        work.words.clear();
-        let mut full = false;
-        for &nth in &work.missing {
-            let (key, hash) = (&keys[usize::from(nth)], hashes[usize::from(nth)]);
-            if table.get(key, hash).is_some() {
-                continue; // further along its probe
-            }
-            let id = self.whole.get_short(key, hash);
-            if id == NONE {
-                let (bytes, length) = short_bytes(key);
-                if self.has_symbols(&bytes[..length as usize]) {
-                    work.words.push(Word { bytes, length, tag: nth.into() });
-                }
-            } else {
-                full |= table.add(key, hash, &[id]);
-            }
-        }
-        lanes::run(&self.lane_tables(), &work.words, |nth, symbols| {
-            let mut ids = [0; 16];
-            for (id, &symbol) in ids.iter_mut().zip(symbols) {
-                *id = self.bpe.ids[symbol as usize];
-            }
-            full |= table.add(&keys[nth], hashes[nth], &ids[..symbols.len()]);
-        });
-        full
-    }
-
-    /// Pieces of 16 to 31 bytes; true if the table is full.
-    #[inline(always)]
-    fn resolve_wide(&self, text: &[u8], starts: &[u32], work: &mut Work, table: &Wide) -> bool {
-        let (mut full, mut keys) = (false, Vec::<LongKey>::new());
-        work.wide_words.clear();
-        for piece in starts.windows(2) {
-            let piece = &text[piece[0] as usize..piece[1] as usize];
-            if !(SHORT..LONG).contains(&piece.len()) {
-                continue;
-            }
-            let key = long_key(piece);
-            let hash = long_hash(&key, &self.seeds);
-            if table.get(&key, hash).is_some() || keys.contains(&key) {
-                continue;
-            }
-            let id = self.whole.get(piece);
-            if id != NONE {
-                full |= table.add(&key, hash, &[id]);
-            } else if self.has_symbols(piece) {
-                let mut bytes = [0; 32];
-                bytes[..piece.len()].copy_from_slice(piece);
-                work.wide_words.push(Word { bytes, length: piece.len() as u32, tag: keys.len() as u32 });
-                keys.push(key);
-            }
-        }
-        lanes::run(&self.lane_tables(), &work.wide_words, |nth, symbols| {
-            let mut ids = [0; 32];
-            for (id, &symbol) in ids.iter_mut().zip(symbols) {
-                *id = self.bpe.ids[symbol as usize];
-            }
-            full |= table.add(&keys[nth], long_hash(&keys[nth], &self.seeds), &ids[..symbols.len()]);
-        });
-        full
+        work.queue.append(&ids);
+        work.symbols = ids;
     }
 
     pub(super) fn lane_tables(&self) -> lanes::Tables<'_> {
@@ -620,8 +456,7 @@ impl Work {
             cuts: Vec::new(),
             keys: Box::new([[0; 2]; BATCH]),
             hashes: Box::new([0; BATCH]),
-            out: Box::new([0; 6 * BATCH + 6]),
-            missing: Vec::new(),
+            queue: Queue::new(),
             words: Vec::new(),
             wide_words: Vec::new(),
             blocks: None,

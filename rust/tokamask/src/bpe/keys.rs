@@ -84,6 +84,15 @@ pub fn long_key(text: &[u8]) -> LongKey {
     [text.len() as u64, first[0], first[1], last[0], last[1]]
 }
 
+/// The text of a long key, padded with zeros, and its length.
+pub fn long_bytes(key: &LongKey) -> ([u8; 32], u32) {
+    let (mut bytes, length) = ([0; 32], key[0] as usize % LONG);
+    let half = |low: u64, high: u64| (u128::from(low) | u128::from(high) << 64).to_le_bytes();
+    bytes[length.saturating_sub(16)..][..16].copy_from_slice(&half(key[3], key[4]));
+    bytes[..16].copy_from_slice(&half(key[1], key[2]));
+    (bytes, length as u32)
+}
+
 /// Hash of a long key.
 #[inline]
 pub fn long_hash(key: &LongKey, seeds: &Seeds) -> u64 {

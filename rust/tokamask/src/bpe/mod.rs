@@ -18,6 +18,7 @@ mod late;
 pub mod long;
 pub mod merge;
 pub mod pairs;
+mod queue;
 pub mod spelled;
 pub mod whole;
 

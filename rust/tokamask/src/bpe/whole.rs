@@ -3,7 +3,7 @@
 
 use super::cache::{fold, Seeds};
 use super::huge::{prefetch, Huge};
-use super::keys::{long_hash, short_hash, short_key, short_key_at, MASK};
+use super::keys::{long_hash, short_hash, short_key, short_key_at, ShortKey};
 use super::NONE;
 
 /// Tokens between asking for a slot and filling it.
@@ -16,6 +16,8 @@ pub struct Whole {
     /// Token bytes, one after another, padded so that 16 can always be read.
     bytes: Huge<u8>,
     starts: Huge<u32>,
+    /// Short keys by id; of longer tokens zeros, which are nobody's key.
+    keys: Huge<ShortKey>,
     longest: usize,
     doubles: bool,
     seeds: Seeds,
@@ -41,7 +43,8 @@ impl Whole {
         let count = starts.len() - 1;
         let mut slots = Huge::zeroed((count.max(8) * 2).next_power_of_two());
         slots.fill(u64::MAX);
-        let mut whole = Self { slots, bytes, starts, longest: 0, doubles: false, seeds };
+        let keys = Huge::zeroed(count);
+        let mut whole = Self { slots, bytes, starts, keys, longest: 0, doubles: false, seeds };
         let mut hashes = [0; AHEAD];
         for id in 0..count + AHEAD {
             // The slot was asked for some tokens ago.
@@ -100,11 +103,12 @@ impl Whole {
         }
     }
 
-    /// The hash of a token.
-    fn hash_of(&self, id: usize) -> u64 {
+    /// The hash of a token, whose key is noted.
+    fn hash_of(&mut self, id: usize) -> u64 {
         let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
         if end - start < 16 {
-            short_hash(&short_key_at(&self.bytes, start, end - start), &self.seeds)
+            self.keys[id] = short_key_at(&self.bytes, start, end - start);
+            short_hash(&self.keys[id], &self.seeds)
         } else {
             self.hash(&self.bytes[start..end])
         }
@@ -151,14 +155,8 @@ impl Whole {
 
     /// The token with this short key.
     #[inline(always)]
-    pub fn get_short(&self, key: &[u64; 2], hash: u64) -> u32 {
-        self.find(hash, |id| {
-            let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
-            let mask = &MASK[(end - start).min(16)];
-            let Some(bytes) = self.bytes[start..].first_chunk() else { return false };
-            let words = super::keys::words(bytes);
-            words[0] & mask[0] == key[1] && words[1] & mask[1] | mask[2] == key[0]
-        })
+    pub fn get_short(&self, key: &ShortKey, hash: u64) -> u32 {
+        self.find(hash, |id| self.keys[id] == *key)
     }
 
     /// First step of a lookup: bring the slot in.
@@ -167,12 +165,10 @@ impl Whole {
         prefetch(&self.slots, hash as usize & (self.slots.len() - 1));
     }
 
-    /// Second step: bring the candidate's bytes in.
+    /// Second step: bring the candidate's key in.
     #[inline(always)]
-    pub fn prefetch_bytes(&self, hash: u64) {
+    pub fn prefetch_key(&self, hash: u64) {
         let slot = self.slots[hash as usize & (self.slots.len() - 1)];
-        if slot != u64::MAX {
-            prefetch(&self.bytes, self.starts[slot as u32 as usize] as usize);
-        }
+        prefetch(&self.keys, slot as u32 as usize);
     }
 }

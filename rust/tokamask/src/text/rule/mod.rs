@@ -21,6 +21,8 @@ pub mod scan;
 pub mod syntax;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
+#[cfg(target_arch = "x86_64")]
+mod vectors512;
 pub mod windows;
 
 use classes::Classes;

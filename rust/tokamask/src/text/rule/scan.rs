@@ -3,6 +3,8 @@
 
 use super::classes;
 use super::Rule;
+#[cfg(target_arch = "x86_64")]
+use super::{vectors, vectors512};
 
 /// Bytes that are looked at together.
 pub(crate) const CHUNK: usize = 4096;
@@ -100,11 +102,23 @@ impl<'a> Pieces<'a> {
         let mut marks = Marks { ends: [0; WORDS], open: [0; WORDS], decided: 0 };
         self.mark(chunk, &mut marks);
         let base = self.at;
-        let mut open = false;
-        for (word, (&ends, &opens)) in marks.ends.iter().zip(&marks.open).enumerate().take(chunk.div_ceil(64))
-        {
+        let (mut open, mut word, words) = (false, 0, chunk.div_ceil(64));
+        while word < words {
+            #[cfg(target_arch = "x86_64")]
+            if !open && available_wide() {
+                let known = starts.len();
+                // SAFETY: the features were just detected.
+                word = unsafe { vectors512::ends_of(&marks, word, words, base, starts) };
+                if starts.len() > known {
+                    self.at = starts.last().map_or(self.at, |&at| at as usize);
+                }
+                if word == words {
+                    break;
+                }
+            }
+            let (mut ends, opens) = (marks.ends[word] & !marks.open[word], marks.open[word]);
             let from = (base + word * 64) as u32;
-            let mut ends = ends & !opens;
+            word += 1;
             if opens == 0 && !open {
                 if ends == 0 {
                     continue;
@@ -152,12 +166,14 @@ impl<'a> Pieces<'a> {
             let text = &self.text[self.at..];
             // SAFETY: `vectors` says that AVX2 was detected.
             unsafe {
-                if chunk % 32 == 0 {
-                    super::vectors::mark(self.rule, windows, text, chunk, marks);
+                let wide = available_wide();
+                if chunk % vectors::STEP == 0 {
+                    vectors::mark(self.rule, windows, text, chunk, marks, wide);
                 } else {
                     let mut padded = [0; CHUNK];
                     padded[..chunk].copy_from_slice(&text[..chunk]);
-                    super::vectors::mark(self.rule, windows, &padded, chunk.next_multiple_of(32), marks);
+                    let length = chunk.next_multiple_of(vectors::STEP);
+                    vectors::mark(self.rule, windows, &padded, length, marks, wide);
                 }
             }
             marks.decided = marks.decided.min(chunk - MARGIN);
@@ -183,4 +199,11 @@ fn available() -> bool {
     return std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2");
     #[cfg(not(target_arch = "x86_64"))]
     false
+}
+
+#[cfg(target_arch = "x86_64")]
+fn available_wide() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vbmi")
+        && std::arch::is_x86_feature_detected!("avx512vbmi2")
 }

@@ -1,4 +1,4 @@
-//! The windows of a chunk, 32 bytes at a time.
+//! The windows of a chunk, 32 bytes at a time, or 64 where the processor can.
 
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi8, _mm256_adds_epu8, _mm256_and_si256, _mm256_broadcastsi128_si256,
@@ -9,16 +9,18 @@ use std::arch::x86_64::{
 use super::groups::{Plane, GROUPS};
 use super::scan::{Marks, CHUNK, WORDS};
 use super::windows::{Windows, REACH};
-use super::{classes, Rule};
+use super::{classes, vectors512, Rule};
 
+/// Lengths are multiples of this.
+pub(super) const STEP: usize = vectors512::WIDTH;
 /// Room before the first group, for the look to the left.
-const BEFORE: usize = 32;
+pub(super) const BEFORE: usize = 32;
 
 /// A byte for every byte of the chunk, with room on both sides.
-struct Bytes([u8; BEFORE + CHUNK + 64]);
+pub(super) struct Bytes(pub [u8; BEFORE + CHUNK + 64 + 32]);
 
 /// One bit per byte.
-type Bits = [u64; WORDS];
+pub(super) type Bits = [u64; WORDS];
 
 /// `vpmovmskb` as opaque assembly: as an intrinsic the mask is a bit vector to the optimiser,
 /// which then takes it apart byte by byte (measured: half the speed).
@@ -57,24 +59,40 @@ unsafe fn twice(bytes: &[u8; 16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-/// Marks the windows of the first `length` bytes of `text`, a multiple of 32 up to a chunk; the text
-/// begins where a piece does.
+/// Marks the windows of the first `length` bytes of `text`, a multiple of [`STEP`] up to a chunk; the text
+/// begins where a piece does. `wide_vectors`: the processor has vectors of 64 bytes, with AVX-512 BW and VBMI.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-pub unsafe fn mark(rule: &Rule, windows: &Windows, text: &[u8], length: usize, marks: &mut Marks) {
-    let mut raw = Bytes([0; BEFORE + CHUNK + 64]);
-    let mut groups = Bytes([0; BEFORE + CHUNK + 64]);
+pub unsafe fn mark(
+    rule: &Rule,
+    windows: &Windows,
+    text: &[u8],
+    length: usize,
+    marks: &mut Marks,
+    wide_vectors: bool,
+) {
+    let mut raw = Bytes([0; BEFORE + CHUNK + 64 + 32]);
+    let mut groups = Bytes([0; BEFORE + CHUNK + 64 + 32]);
     let (mut wide, mut refined) = ([0; WORDS], [0; WORDS]);
     let (mut counted, mut white, mut lines) = ([0; WORDS], [0; WORDS], [0; WORDS]);
-    debug_assert!(length <= text.len().min(CHUNK) && length % 32 == 0);
+    debug_assert!(length <= text.len().min(CHUNK) && length % STEP == 0);
     marks.decided = length;
     // SAFETY: this function has the features that the callees ask for.
     unsafe {
-        let any = classify(windows, &text[..length], &mut raw, &mut wide);
+        let any = if wide_vectors {
+            vectors512::classify(windows, &text[..length], &mut raw, &mut wide)
+        } else {
+            classify(windows, &text[..length], &mut raw, &mut wide)
+        };
         if any && !patch(rule, windows, text, &wide, &mut raw, &mut refined) {
             marks.decided = 0;
             return;
         }
-        refine(windows, length, &raw, &mut groups, [&mut counted, &mut white, &mut lines]);
+        let bits = [&mut counted, &mut white, &mut lines];
+        if wide_vectors {
+            vectors512::refine(windows, length, &raw, &mut groups, bits);
+        } else {
+            refine(windows, length, &raw, &mut groups, bits);
+        }
         begin(rule, windows, text, &raw, &mut groups);
         if any {
             refined[0] &= !1; // the first character
@@ -82,7 +100,12 @@ pub unsafe fn mark(rule: &Rule, windows: &Windows, text: &[u8], length: usize, m
         }
         before_lines(windows, length, &white, &lines, &raw, &mut groups, marks);
         // The reach is in characters; where some have several bytes, in four times the bytes.
-        look_up(windows, &text[..length], &groups, if any { 4 * REACH } else { REACH }, marks);
+        let reach = if any { 4 * REACH } else { REACH };
+        if wide_vectors {
+            vectors512::look_up(windows, &text[..length], &groups, reach, marks);
+        } else {
+            look_up(windows, &text[..length], &groups, reach, marks);
+        }
     }
     if let Some((_, most)) = windows.counted {
         count(&counted, most, marks);
