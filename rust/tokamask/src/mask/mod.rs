@@ -8,6 +8,7 @@ mod ageing;
 mod ahead;
 mod batch;
 pub mod cache;
+mod inside;
 mod lexer;
 mod matcher;
 mod memo;

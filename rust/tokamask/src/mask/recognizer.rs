@@ -111,6 +111,8 @@ pub struct Recognizer {
     pub stacks: Stacks,
     pub(super) expansions: FxHashMap<(NodeId, u32, u32), Arc<Expansion>>,
     pub(super) openings: FxHashMap<NodeId, Option<Arc<Opening>>>,
+    /// [`CharSet::plain`](crate::grammar::chars::CharSet::plain) of runs, by node and run.
+    pub(super) plain: FxHashMap<(NodeId, u32), u128>,
     pub(super) sets: Vec<Box<[u64]>>,
     set_ids: FxHashMap<Box<[u64]>, u32>,
     pub(super) texts: FxHashMap<(u32, u32), u32>,
@@ -135,6 +137,7 @@ impl Recognizer {
             stacks: Stacks::default(),
             expansions: FxHashMap::default(),
             openings: FxHashMap::default(),
+            plain: FxHashMap::default(),
             sets: vec![Box::default()],
             set_ids: FxHashMap::default(),
             texts: FxHashMap::default(),

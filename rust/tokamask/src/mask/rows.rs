@@ -1,7 +1,9 @@
 //! Mask rows: which tokens a thread allows, by a walk of the vocabulary's trie with tables for runs of
 //! one class, kept by the frames that the walk looked at.
 
+mod fronts;
 mod names;
+mod places;
 mod repeats;
 mod texts;
 
@@ -9,6 +11,7 @@ pub use texts::text_row;
 
 use std::sync::Arc;
 
+use fronts::Fronts;
 use rustc_hash::FxHashMap;
 
 use crate::grammar::chars::{decode, possible, CharSet, Decoded, Spelling, BOUNDARY};
@@ -94,6 +97,8 @@ pub struct Rows {
     memo: Memo<Arc<MaskRow>>,
     /// Rows of grammars with rules: by the top and a cut of what is below.
     cuts: FxHashMap<(Frame, u64), Cut>,
+    /// Rows of grammars of rules and texts alone.
+    fronts: Fronts,
     /// The row of a text that may only end.
     end: Arc<MaskRow>,
     /// Threads that tables have served at the node being walked, with the bytes that lead to them.
@@ -128,6 +133,7 @@ impl Default for Rows {
         Self {
             memo: Memo::default(),
             cuts: FxHashMap::default(),
+            fronts: Fronts::default(),
             end: Arc::new(MaskRow { ends: true, ..MaskRow::default() }),
             served: Vec::new(),
             after: Memo::default(),
@@ -157,7 +163,7 @@ impl Rows {
     ) {
         let in_rule = thread.top.node != DONE
             && matches!(ground.grammar.nodes[thread.top.node as usize], Node::Rule(_));
-        if !in_rule || !ground.tables {
+        if !in_rule || !ground.tables || self.fronts.serve(ground.grammar) {
             out.push(self.row(ground, recognizer, thread));
             return;
         }
@@ -222,6 +228,10 @@ impl Rows {
         thread: Thread,
     ) -> (Arc<MaskRow>, usize) {
         recognizer.stacks.watch(thread.parent);
+        if ground.tables && self.fronts.serve(ground.grammar) {
+            let row = self.fronts.row(ground, recognizer, thread);
+            return (row, recognizer.stacks.unwatch());
+        }
         recognizer.exact = false;
         let key = if ground.tables { self.string_key(ground, recognizer, thread) } else { None };
         if let Some(row) = key.and_then(|key| self.strings.get(&key)) {
@@ -518,68 +528,6 @@ impl Rows {
         }
     }
 
-    /// What may follow the closing quote after which `thread` stands.
-    fn after(&mut self, ground: Ground<'_>, recognizer: &mut Recognizer, thread: Thread) -> Places {
-        // Where stacks may be groups, what was looked at has no simple depth.
-        let simple = !ground.grammar.merges;
-        let brief = if simple { recognizer.brief(ground.grammar, thread) } else { None };
-        for known in brief.into_iter().chain(simple.then_some(thread)) {
-            if let Some((places, depth)) = self.after.find(ground.grammar, recognizer, known) {
-                recognizer.look(thread.parent, depth);
-                return places;
-            }
-        }
-        let mut bits = vec![0u64; ground.lexicon.after_quote.len().div_ceil(64)];
-        bits[0] = 1;
-        if !simple {
-            self.follow(ground, recognizer, 0, thread, &mut bits);
-            return bits.into();
-        }
-        let outer = recognizer.stacks.watch_apart(thread.parent);
-        recognizer.named = false;
-        self.follow(ground, recognizer, 0, thread, &mut bits);
-        let depth = recognizer.stacks.go_back(outer);
-        let places: Places = bits.into();
-        let known = brief.filter(|_| !recognizer.named).unwrap_or(thread);
-        self.after.file(ground.grammar, recognizer, known, depth, Arc::clone(&places));
-        recognizer.look(thread.parent, depth);
-        places
-    }
-
-    fn follow(
-        &mut self,
-        ground: Ground<'_>,
-        recognizer: &mut Recognizer,
-        node: u32,
-        thread: Thread,
-        bits: &mut [u64],
-    ) {
-        let children = ground.lexicon.after_quote.children(node);
-        if children.is_empty() {
-            return;
-        }
-        let next =
-            if children.len() > 2 { recognizer.next_bytes(ground.grammar, thread) } else { [u64::MAX; 4] };
-        for &(byte, child) in children {
-            if !has_byte(&next, byte) {
-                continue;
-            }
-            let from = self.buffer.len();
-            let mut buffer = std::mem::take(&mut self.buffer);
-            recognizer.step(ground.grammar, thread, byte, &mut buffer);
-            if ground.grammar.merges {
-                recognizer.stacks.join_threads(&mut buffer, from);
-            }
-            self.buffer = buffer;
-            for i in from..self.buffer.len() {
-                bits[child as usize / 64] |= 1 << (child % 64);
-                let next = self.buffer[i];
-                self.follow(ground, recognizer, child, next, bits);
-            }
-            self.buffer.truncate(from);
-        }
-    }
-
     /// Bytes that the rows take.
     pub fn bytes(&self) -> usize {
         self.cut_bytes()
@@ -599,7 +547,7 @@ impl Rows {
     }
 
     fn cut_bytes(&self) -> usize {
-        self.bytes + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
+        self.bytes + self.fronts.bytes() + self.cuts.len() * 2 * std::mem::size_of::<((Frame, u64), Cut)>()
     }
 
     /// Forgets what was not asked for lately. Cuts are numbers that [`Recognizer::forget`] gives anew, so
@@ -615,6 +563,7 @@ impl Rows {
         self.tables = FxHashMap::default();
         self.strings = FxHashMap::default();
         self.place_ids = FxHashMap::default();
+        self.fronts = Fronts::default();
         self.bytes = 0;
     }
 }

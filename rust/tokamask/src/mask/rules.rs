@@ -17,8 +17,6 @@ pub struct Expansion {
     pub starts: Vec<(NodeId, u32)>,
     /// Threads of other kinds that go on.
     pub others: Vec<Thread>,
-    /// The text may end.
-    pub done: bool,
     /// The stacks that were looked into.
     listed: Box<[u32]>,
 }
@@ -47,8 +45,9 @@ impl Recognizer {
                 self.pop(now.parent, &mut below);
                 for thread in below {
                     if thread.top.node == DONE {
-                        expansion.done = true;
-                    } else if !matches!(grammar.nodes[thread.top.node as usize], Node::Rule(_)) {
+                        continue;
+                    }
+                    if !matches!(grammar.nodes[thread.top.node as usize], Node::Rule(_)) {
                         if !expansion.others.contains(&thread) {
                             expansion.others.push(thread);
                         }
@@ -117,8 +116,27 @@ impl Recognizer {
     }
 
     pub(super) fn accepts_rule(&mut self, grammar: &Grammar, thread: Thread) -> bool {
-        let expansion = self.expand(grammar, thread);
-        expansion.done || expansion.others.iter().any(|&other| self.accepts(grammar, other))
+        // Without [`Self::expand`]: what else may come next need not be found.
+        let (mut todo, mut below, mut seen) = (vec![thread], Vec::new(), FxHashSet::default());
+        while let Some(now) = todo.pop() {
+            let Node::Rule(rule) = &grammar.nodes[now.top.node as usize] else { continue };
+            let place = now.top.state.saturating_sub(1) as usize;
+            if !rule.states[place].ends || !seen.insert(now.parent) {
+                continue;
+            }
+            self.pop(now.parent, &mut below);
+            for thread in below.drain(..) {
+                if thread.top.node == DONE {
+                    return true;
+                }
+                if matches!(grammar.nodes[thread.top.node as usize], Node::Rule(_)) {
+                    todo.push(thread);
+                } else if self.accepts(grammar, thread) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// False if a byte may not follow a text that could end here.

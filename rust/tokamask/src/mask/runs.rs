@@ -130,6 +130,60 @@ impl Recognizer {
         Thread { top, parent: thread.parent }
     }
 
+    /// True if any number up to `most` of these characters can follow in a plain text: see
+    /// [`Lexicon::below`](crate::mask::tables::Lexicon::below).
+    pub fn keeps(&mut self, grammar: &Grammar, top: &Frame, characters: u128, most: u32) -> bool {
+        if top.partial != BOUNDARY || top.state == 0 {
+            return false;
+        }
+        match &grammar.nodes[top.node as usize] {
+            Node::Text(text) => {
+                let automaton = &mut self.automata[text.automaton as usize];
+                characters & !automaton.stays(top.q) == 0 || characters & !automaton.sticks(top.q) == 0
+            }
+            Node::Runs(runs, _) => runs.get(top.state as usize - 1).is_some_and(|run| {
+                let room = run.max == UNBOUNDED || run.max.saturating_sub(top.count) >= most;
+                let plain = self.plain.entry((top.node, top.state));
+                room && characters & !*plain.or_insert_with(|| run.class.plain()) == 0
+            }),
+            _ => false,
+        }
+    }
+
+    /// The frame that stands where a full run ends as one that stands before the next run, which is the same.
+    pub fn settled(grammar: &Grammar, mut top: Frame) -> Frame {
+        if let Node::Runs(runs, _) = &grammar.nodes[top.node as usize] {
+            let full = |top: &Frame| top.count == runs[top.state as usize - 1].max;
+            while top.state != 0 && top.partial == BOUNDARY && (top.state as usize) < runs.len() && full(&top)
+            {
+                top = Frame { state: top.state + 1, count: 0, ..top };
+            }
+        }
+        top
+    }
+
+    /// The class of characters under which a plain text stays where it is, if it is large.
+    pub fn stays_in(&mut self, grammar: &Grammar, top: &Frame) -> Option<Arc<CharSet>> {
+        if top.partial != BOUNDARY || top.state == 0 {
+            return None;
+        }
+        match &grammar.nodes[top.node as usize] {
+            Node::Text(text) => {
+                let run = self.automata[text.automaton as usize].run(top.q, MIN_CLASS)?;
+                run.stays.then_some(run.class)
+            }
+            Node::Runs(runs, _) => {
+                let at = top.state as usize - 1;
+                let run = runs.get(at).filter(|run| run.max == UNBOUNDED && top.count >= run.min)?;
+                let open =
+                    runs[at + 1..].iter().position(|next| next.min > 0).map_or(runs.len(), |n| at + 2 + n);
+                let apart = runs[at + 1..open].iter().all(|n| n.class.intersection(&run.class).is_empty());
+                (apart && run.class.len() >= MIN_CLASS).then(|| Arc::clone(&run.class))
+            }
+            _ => None,
+        }
+    }
+
     /// What a mask row depends on in the top frame: counts only by what is left, as far as tokens reach.
     pub fn row_key(&self, grammar: &Grammar, thread: Thread) -> Frame {
         let mut top = thread.top;

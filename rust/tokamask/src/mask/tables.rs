@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::grammar::add_byte;
 use crate::grammar::chars::{blocks, decode, possible, CharSet, Decoded, Spelling, BOUNDARY, SPECIAL};
 use crate::mask::ageing::{Ageing, Weigh};
+use crate::mask::inside::Inside;
 use crate::mask::lexer::TextRow;
 use crate::mask::recognizer::is_space;
 use crate::mask::store;
@@ -195,6 +196,8 @@ pub struct Lexicon {
     /// By trie node, class of the first character and class of the others.
     tables_after: Mutex<Ageing<(u32, u32, u32), Arc<Table>>>,
     texts: Mutex<Ageing<TextKey, Arc<TextRow>>>,
+    /// By trie node and class.
+    insides: Mutex<Ageing<(u32, u32), Arc<Inside>>>,
     /// Bytes that each of these maps may take.
     pub(crate) most_bytes: usize,
 }
@@ -287,6 +290,7 @@ impl Lexicon {
             classes: Mutex::default(),
             tables: Mutex::default(),
             texts: Mutex::default(),
+            insides: Mutex::default(),
             tables_after: Mutex::default(),
             most_bytes: TABLE_BYTES,
         }
@@ -359,6 +363,15 @@ impl Lexicon {
         self.keep(&self.tables_after, key, table)
     }
 
+    /// The tokens below a trie node that stay in a class of plain characters.
+    pub fn inside(&self, node: u32, class: &Arc<CharSet>) -> Arc<Inside> {
+        let key = (node, self.class(class));
+        if let Some(found) = lock(&self.insides).get(&key) {
+            return found;
+        }
+        self.keep(&self.insides, key, Arc::new(Inside::new(self, node, class)))
+    }
+
     /// What tokens do from a state of an automaton that all grammars share.
     pub fn text(&self, key: TextKey, make: impl FnOnce() -> TextRow) -> Arc<TextRow> {
         if let Some(found) = lock(&self.texts).get(&key) {
@@ -381,7 +394,7 @@ impl Lexicon {
 
     /// Bytes of the tables, shared by all grammars of the vocabulary.
     pub fn bytes(&self) -> usize {
-        weighed(&self.tables) + weighed(&self.tables_after) + weighed(&self.texts)
+        weighed(&self.tables) + weighed(&self.tables_after) + weighed(&self.texts) + weighed(&self.insides)
     }
 }
 

@@ -63,7 +63,49 @@ pub struct Literal<'a> {
 /// Identity of a literal.
 pub type LiteralKey = (usize, bool, bool, u32, u32);
 
+/// Keywords that say nothing about a value.
+const ANNOTATIONS: [&str; 8] =
+    ["title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"];
+/// Keywords of scalars whose meaning does not depend on where they stand.
+const PLAIN: [&str; 11] = [
+    "type",
+    "enum",
+    "const",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+];
+/// Values that a plain schema may list.
+const MOST_LISTED: usize = 32;
+
 impl Literal<'_> {
+    /// What the schema says, if that is a few scalars: equal texts, equal meaning.
+    pub fn plain(&self) -> Option<String> {
+        use std::fmt::Write;
+        let Json::Object(members) = self.json else { return None };
+        if self.constant {
+            return None;
+        }
+        let scalar = |value: &Json| !matches!(value, Json::Array(_) | Json::Object(_));
+        let mut out = format!("{} {}", self.positive, self.base);
+        for (name, value) in members.iter().filter(|member| !ANNOTATIONS.contains(&member.0.as_str())) {
+            let listed = match value {
+                Json::Array(list) => list.len() <= MOST_LISTED && list.iter().all(scalar),
+                value => scalar(value),
+            };
+            if !listed || !PLAIN.contains(&name.as_str()) {
+                return None;
+            }
+            write!(out, " {name} {value:?}").ok()?;
+        }
+        Some(out)
+    }
+
     /// What makes two literals the same.
     pub fn key(&self) -> LiteralKey {
         (address(self.json), self.constant, self.positive, self.base, self.scope)

@@ -58,6 +58,8 @@ pub struct Lowering<'a, 'o> {
     known: FxHashMap<u32, &'static formats::Known>,
     /// Automata of single patterns.
     pattern_automata: FxHashMap<u32, u32>,
+    /// Schemas of scalars, by what they say: many properties say the same.
+    plain: FxHashMap<String, NodeId>,
     /// How lists of patterns split the property names.
     pub(super) name_classes: FxHashMap<Vec<u32>, Vec<Arc<NameClass>>>,
     text_ids: FxHashMap<(u32, Spelling), NodeId>,
@@ -87,6 +89,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             format_ids: FxHashMap::default(),
             known: FxHashMap::default(),
             pattern_automata: FxHashMap::default(),
+            plain: FxHashMap::default(),
             name_classes: FxHashMap::default(),
             text_ids: FxHashMap::default(),
             string_ids: FxHashMap::default(),
@@ -238,10 +241,16 @@ impl<'a, 'o> Lowering<'a, 'o> {
         if let Some(&id) = self.goals.get(&key) {
             return Ok(id);
         }
+        let plain = if let [only] = goal[..] { only.plain() } else { None };
+        if let Some(&id) = plain.as_ref().and_then(|plain| self.plain.get(plain)) {
+            self.goals.insert(key, id);
+            return Ok(id);
+        }
         self.spend(1)?;
         let id = self.nodes.len() as NodeId;
         self.nodes.push(None);
         self.goals.insert(key, id);
+        self.plain.extend(plain.map(|plain| (plain, id)));
         self.todo.push_back((id, goal));
         Ok(id)
     }
