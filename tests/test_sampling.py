@@ -384,3 +384,32 @@ def test_one_row_of_a_larger_array_is_masked_in_place():
     logits, mask = np.zeros(40, np.float32), np.array([5, 0], np.int32)
     tm.apply_bitmask(logits[None], mask[None])
     assert np.flatnonzero(np.isfinite(logits)).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("vocab_size", [0, 1, 31, 32, 33, 100])
+def test_pack_bitmask(vocab_size):
+    rng = np.random.default_rng(vocab_size)
+    allowed = rng.random((3, vocab_size)) < 0.5
+    words = tm.sampling.pack_bitmask(allowed)
+    assert (words.dtype, words.shape) == (np.int32, (3, -(-vocab_size // 32)))
+    by_lists = tm.sampling.pack_bitmask(
+        [np.flatnonzero(row).tolist() for row in allowed], vocab_size=vocab_size
+    )
+    np.testing.assert_array_equal(words, by_lists)
+    logits = np.zeros((3, vocab_size), np.float32)
+    tm.apply_bitmask(logits, words)
+    np.testing.assert_array_equal(logits == 0, allowed)
+    other = rng.random((3, vocab_size)) < 0.5
+    both = words & tm.sampling.pack_bitmask(other)
+    np.testing.assert_array_equal(both, tm.sampling.pack_bitmask(allowed & other))
+
+
+def test_pack_bitmask_refuses():
+    for bad in (np.zeros((2, 5)), np.zeros(5, bool)):
+        with pytest.raises(ShapeError, match="allowed"):
+            tm.sampling.pack_bitmask(bad)
+    with pytest.raises(ShapeError, match="vocab_size"):
+        tm.sampling.pack_bitmask([[1]])
+    for ids in ([5], [-1]):
+        with pytest.raises(ShapeError, match="allowed"):
+            tm.sampling.pack_bitmask([ids], vocab_size=5)

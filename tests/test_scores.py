@@ -309,6 +309,37 @@ def test_unmask(vocab_size, density, threshold, count, dtype):
         np.testing.assert_array_equal(a, b)
 
 
+@given(masked=st.integers(0, 300), steps=st.integers(1, 40))
+def test_unmask_schedule(masked, steps):
+    even = tm.selection.unmask_schedule(masked, steps)
+    assert even.sum() == masked
+    assert even.max() - even.min() <= 1
+    assert (np.diff(even) <= 0).all()
+    cosine = tm.selection.unmask_schedule(np.int32([masked, 7]), steps, law="cosine")
+    assert cosine.sum(axis=1).tolist() == [masked, 7]
+    assert (cosine >= 0).all()
+    left = masked - np.cumsum(cosine[0])  # a hand-worked law: what is left falls as a cosine
+    expected = masked * np.cos(np.pi / 2 * np.arange(1, steps + 1) / steps)
+    assert (abs(left - expected) <= 1 + 1e-6).all()
+
+
+def test_unmask_by_a_schedule_decides_every_position():
+    logits = np.random.default_rng(3).standard_normal((20, 50)).astype(np.float32)
+    masked = np.ones(20, bool)
+    for count in tm.selection.unmask_schedule(20, 6, law="cosine"):
+        accepted = tm.selection.unmask(logits, masked, count=int(count))[2]
+        assert accepted.sum() == count
+        masked &= ~accepted
+    assert not masked.any()
+    for bad in (
+        {"masked": -1, "steps": 2},
+        {"masked": 4, "steps": 0},
+        {"masked": 4, "steps": 2, "law": "linear"},
+    ):
+        with pytest.raises(ShapeError):
+            tm.selection.unmask_schedule(**bad)
+
+
 @given(
     tokens=st.sampled_from([0, 1, 5, 64, 65, 150]),
     dk=st.sampled_from([1, 8, 13, 40]),

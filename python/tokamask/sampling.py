@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from tokamask import _core
 from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
 from tokamask.rejection import sample_awrs as sample_awrs
-from tokamask.shapes import FLOATS, Shapes, as_numpy, cuda_function, output, per_row
+from tokamask.shapes import (
+    FLOATS,
+    Shapes,
+    as_numpy,
+    cuda_function,
+    library,
+    natural,
+    output,
+    per_row,
+    refuse,
+)
 
 _FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
@@ -70,6 +81,57 @@ def apply_bitmask(logits: Any, bitmask: Any, rows: Any = None) -> None:
     _check_mask(shapes, bitmask, rows)
     chosen = None if rows is None else as_numpy(rows)
     _core.apply_bitmask(_one_row(as_numpy(logits)), _one_row(as_numpy(bitmask)), chosen)
+
+
+def pack_bitmask(allowed: Any, *, vocab_size: int | None = None) -> Any:
+    """Bitmask rows of what is allowed, told token by token or as lists of token ids.
+
+    Rows of one width combine by ``&`` (allowed by both) and ``|`` (by either).
+
+    Parameters
+    ----------
+    allowed : bool [rows, vocab_size], or a list of lists of token ids
+        numpy or torch on the CPU.
+    vocab_size : int, optional
+        Needed for lists; token ids lie below it.
+
+    Returns
+    -------
+    int32 [rows, ceil(vocab_size / 32)]
+        In the library of ``allowed``, numpy for lists; bits at and beyond ``vocab_size`` are 0.
+
+    Raises
+    ------
+    ShapeError
+        Not bool of two dimensions; lists without ``vocab_size``, or with an id that is not below it.
+
+    Examples
+    --------
+    >>> import numpy as np, tokamask as tm
+    >>> tm.sampling.pack_bitmask(np.array([[True, False, True]])).tolist()
+    [[5]]
+    >>> tm.sampling.pack_bitmask([[0, 2], []], vocab_size=40).tolist()
+    [[5, 0], [0, 0]]
+
+    """
+    if isinstance(allowed, list | tuple):
+        flags = np.zeros(
+            (len(allowed), natural("vocab_size", -1 if vocab_size is None else vocab_size)), np.bool_
+        )
+        for row, ids in zip(flags, allowed, strict=True):
+            places = np.asarray(ids, np.int64)
+            if ((places < 0) | (places >= len(row))).any():
+                raise refuse("allowed", f"token ids in [0, {len(row)})", ids)
+            row[places] = True
+        allowed = flags
+    shapes = Shapes()
+    shapes.check("allowed", allowed, ("bool",), "rows", "vocab_size")
+    rows, width = shapes["rows"], -(-shapes["vocab_size"] // 32)
+    packed = np.zeros((rows, 4 * width), np.uint8)
+    bits = np.packbits(as_numpy(allowed), axis=1, bitorder="little")
+    packed[:, : bits.shape[1]] = bits
+    words = packed.view("<i4").astype(np.int32, copy=False)
+    return sys.modules["torch"].from_numpy(words) if library(allowed) == "torch" else words
 
 
 def _one_row(array: Any) -> Any:

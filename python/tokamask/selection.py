@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from tokamask import _core
+from tokamask.errors import ShapeError
 from tokamask.gpu.arrays import is_cuda
 from tokamask.press import (
     CompressedCache,
@@ -30,6 +33,7 @@ from tokamask.reduction import (
     pitome_merge,
     tome_merge,
 )
+from tokamask.reference import unmask as unmask_reference
 from tokamask.reference.selection import cache_places
 from tokamask.shapes import (
     FLOATS,
@@ -74,6 +78,7 @@ __all__ = [
     "top_k",
     "tova_scores",
     "unmask",
+    "unmask_schedule",
 ]
 
 
@@ -582,3 +587,41 @@ def unmask(
     limit = None if count is None else natural("count", count)
     _core.unmask(as_numpy(logits), as_numpy(masked), mask, threshold, limit, *map(as_numpy, results))
     return results[0], results[1], results[2]
+
+
+def unmask_schedule(masked: Any, steps: int, *, law: str = "even") -> Any:
+    """How many positions to decide in each step, for the ``count`` of :func:`unmask`: what fixed schedules of diffusion language models do.
+
+    Parameters
+    ----------
+    masked : int or int32 [batch]
+        Positions to decide in all.
+    steps : int
+        1 or more.
+    law : "even" or "cosine"
+        As many in each step, the first ones taking the rest; or few at first and more later, as a cosine falls.
+
+    Returns
+    -------
+    int32 [steps], or int32 [batch, steps]
+        numpy, wherever ``masked`` is; adds up to ``masked``.
+
+    Raises
+    ------
+    ShapeError
+        ``masked`` is negative, ``steps`` is below 1, or there is no such law.
+
+    Examples
+    --------
+    >>> tm.selection.unmask_schedule(10, 4).tolist(), tm.selection.unmask_schedule(10, 4, law="cosine").tolist()
+    ([3, 3, 2, 2], [1, 2, 4, 3])
+
+    """
+    natural("steps", steps, 1)
+    counts = np.asarray(masked.tolist() if hasattr(masked, "tolist") else masked)
+    if counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise refuse("masked", "numbers of positions, 0 or more", masked)
+    if law not in ("even", "cosine"):
+        expected = '"even" or "cosine"'
+        raise ShapeError(f"law: expected {expected}, got {law!r}", name="law", expected=expected, got=law)
+    return unmask_reference.unmask_schedule(counts, steps, law)

@@ -44,3 +44,21 @@ def unmask(
     sure = [p for i, p in enumerate(order) if threshold is None or i == 0 or confidence[p] >= threshold]
     accepted[sure[: len(sure) if count is None else count]] = True
     return tokens, confidence, accepted
+
+
+def unmask_schedule(masked: npt.ArrayLike, steps: int, law: str = "even") -> npt.NDArray[np.int32]:
+    """How many of ``masked`` positions to decide in each of some steps: int32 [..., steps], adding up to ``masked``.
+
+    ``"even"``: as many in each, one more in the first of them where that leaves a rest. ``"cosine"``: ``floor(masked * cos(pi / 2 * s / steps))``
+    are left after step ``s``, so few are decided early, when little is known.
+    """
+    count = np.asarray(masked, np.int64)[..., None]
+    step = np.arange(steps)
+    counts: npt.NDArray[Any]
+    if law == "even":
+        counts = count // steps + (step < count % steps)
+        return counts.astype(np.int32)
+    left = np.floor(count * np.cos(np.pi / 2 * np.arange(steps + 1) / steps) + 1e-9)
+    left[..., -1] = 0
+    counts = -np.diff(left)
+    return counts.astype(np.int32)

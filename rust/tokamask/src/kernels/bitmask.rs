@@ -29,7 +29,7 @@ impl<'a> MaskRows<'a> {
         vocab_size: usize,
     ) -> Result<Self, ShapeError> {
         let width = vocab_size.div_ceil(WORD);
-        let count = words.len().checked_div(width).unwrap_or(0);
+        let count = words.len().checked_div(width).unwrap_or(batch); // rows of no words: as many as one likes
         let fits = match rows {
             None => count == batch,
             Some(rows) => rows.len() == batch && rows.iter().all(|r| *r < count as i32),
