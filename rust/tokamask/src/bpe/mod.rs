@@ -29,6 +29,9 @@ use whole::Whole;
 /// "No such symbol", "no such token".
 pub const NONE: u32 = u32::MAX;
 
+/// Tokens, or merges, between asking for what is known of them and reading it.
+const AHEAD: usize = 8;
+
 /// Largest number of symbols: pair keys hold two of them.
 pub const MAX_SYMBOLS: usize = (1 << 21) - 2;
 
@@ -158,6 +161,12 @@ impl Bpe {
     fn learn_from_ranks(&mut self, tokens: &[Option<&[u8]>], whole: &Whole) -> bool {
         let mut left_over = Vec::new();
         for (id, token) in tokens.iter().enumerate() {
+            if let Some(next) = tokens.get(id + AHEAD).copied().flatten() {
+                for at in 1..next.len().min(16) {
+                    whole.prefetch(&next[..at]);
+                    whole.prefetch(&next[at..]);
+                }
+            }
             let Some(token) = token.filter(|t| t.len() > 1 && whole.get(t) == id as u32) else { continue };
             if let Some((left, right)) = self.halves_of(token, whole) {
                 self.add_pair(left, right, id as u32);
@@ -190,24 +199,29 @@ impl Bpe {
         list: &[(u32, u32)],
     ) -> Result<bool, VocabularyError> {
         let mut skipped = Vec::new();
-        let bytes = |id: u32| tokens.get(id as usize).copied().flatten();
+        // Tokens one after another are nearer than where the file has them.
+        let bytes = |id: u32| whole.bytes(id).or_else(|| tokens.get(id as usize).copied().flatten());
         let (mut joined, mut last) = (Vec::new(), NONE);
         for (rank, &(left, right)) in list.iter().enumerate() {
             let (Some(l), Some(r)) = (bytes(left), bytes(right)) else {
                 return Err(VocabularyError::new(format!("merge {rank} names an id without bytes")));
             };
-            joined.clear();
-            joined.extend_from_slice(l);
-            joined.extend_from_slice(r);
+            if let Some(&next) = list.get(rank + AHEAD) {
+                self.prefetch_pair(next);
+            }
             // Learnt vocabularies number their tokens in the order of the merges.
             last = last.wrapping_add(1);
-            if whole.has_doubles() || bytes(last) != Some(&joined[..]) {
+            let is_next = bytes(last).and_then(|token| token.strip_prefix(l)) == Some(r);
+            if whole.has_doubles() || !is_next {
+                joined.clear();
+                joined.extend_from_slice(l);
+                joined.extend_from_slice(r);
                 last = whole.get(&joined);
             }
             let id = last;
             if id == NONE {
                 return Err(VocabularyError::new(format!("merge {rank} makes no token"))
-                    .at_token(String::from_utf8_lossy(&joined)));
+                    .at_token(String::from_utf8_lossy(&[l, r].concat())));
             }
             // Both halves are what their own bytes come to, so the pair is if they stay two.
             if self.symbols[id as usize] != NONE {
@@ -225,6 +239,15 @@ impl Bpe {
             let pair = self.pair(left, right).filter(|_| self.symbols[id as usize] == NONE);
             pair.is_some_and(|(left, right)| self.stay_apart(left, right))
         }))
+    }
+
+    /// Brings what two ids are and merge into into the cache, if merging makes both already.
+    fn prefetch_pair(&self, (left, right): (u32, u32)) {
+        let symbol = |id: u32| self.symbols.get(id as usize).copied().filter(|&symbol| symbol != NONE);
+        if let (Some(left), Some(right)) = (symbol(left), symbol(right)) {
+            self.pairs.prefetch(pairs::key(left, right));
+            huge::prefetch(&self.halves, left.max(right) as usize);
+        }
     }
 
     /// The symbols of two ids, if merging makes both.

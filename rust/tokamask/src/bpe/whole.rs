@@ -159,6 +159,17 @@ impl Whole {
         self.find(hash, |id| self.keys[id] == *key)
     }
 
+    /// The bytes of a token, if it has some.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        let (start, end) = (*self.starts.get(id as usize)?, *self.starts.get(id as usize + 1)?);
+        (start < end).then(|| &self.bytes[start as usize..end as usize])
+    }
+
+    /// Brings what is known of a text into the cache.
+    pub fn prefetch(&self, text: &[u8]) {
+        self.prefetch_slot(self.hash(text));
+    }
+
     /// First step of a lookup: bring the slot in.
     #[inline(always)]
     pub fn prefetch_slot(&self, hash: u64) {
