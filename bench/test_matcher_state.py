@@ -13,7 +13,15 @@ from bench.rivals import contestants, prepared
 VOCABULARY = vocabularies.for_masks()[0]
 DOCUMENT = '{"name": "John Smith", "age": 12, "notes": ["a", "b"]}'
 SCHEMA = features.closed({"name": {"type": "string"}, "age": {"type": "integer"}, "notes": {"type": "array"}})
-OPERATIONS = ("unchanged state", "new state", "fork", "is_allowed", "accept", "accept and rollback")
+OPERATIONS = (
+    "unchanged state",
+    "shared row",
+    "new state",
+    "fork",
+    "is_allowed",
+    "accept",
+    "accept and rollback",
+)
 LOOPS = 2_000
 
 

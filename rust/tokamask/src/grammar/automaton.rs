@@ -55,6 +55,8 @@ pub struct Automaton {
     stays: Vec<Option<u128>>,
     sticks: Vec<Option<u128>>,
     forever: Vec<Option<bool>>,
+    /// See [`Self::goes_on_for`].
+    deaths: Arc<Vec<u32>>,
     loops: FxHashMap<u32, Option<Loop>>,
 }
 
@@ -100,6 +102,7 @@ impl Automaton {
             stays: Vec::new(),
             sticks: Vec::new(),
             forever: Vec::new(),
+            deaths: Arc::default(),
             loops: FxHashMap::default(),
         };
         automaton.partition();
@@ -581,6 +584,19 @@ mod tests {
         assert!(!lengths.possible(a.start(), 0, 4, Some(5)));
         let lengths = a.lengths(4, Some(6)).expect("fits");
         assert!(lengths.possible(a.start(), 0, 4, Some(6)));
+    }
+
+    #[test]
+    fn death_is_counted_in_characters() {
+        let parts = [("ab", true), ("cde", false)];
+        let parts = parts.map(|(p, sign)| (parse(p, Dialect::Ecma).expect("a pattern").searched(), sign));
+        let mut a = Automaton::new(&parts).expect("fits");
+        a.explore().expect("fits");
+        let after = |a: &mut Automaton, text: &str| text.chars().fold(a.start(), |q, c| a.step(q, c.into()));
+        for (text, most) in [("", 2), ("c", 1), ("cd", 0), ("abc", 1), ("cda", 2)] {
+            let q = after(&mut a, text);
+            assert_eq!(a.goes_on_for(q), most, "{text:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::grammar::automaton::{Automaton, Lengths, DEAD};
-use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY};
+use crate::grammar::chars::{decode, possible, Decoded, Partial, Spelling, BOUNDARY, SPECIAL};
 use crate::grammar::{add_byte, Run, UNBOUNDED};
 use crate::mask::ageing::Weigh;
 use crate::mask::tables::{Lexicon, MIN_BASE};
@@ -62,7 +62,9 @@ impl Lexer for AutomatonLexer<'_> {
 
     fn stays(&mut self, (q, count): (u32, u32), characters: u128, most: u32) -> bool {
         let Some((_, _, lengths)) = self.lengths else {
-            return characters & !self.automaton.stays(q) == 0 || characters & !self.automaton.sticks(q) == 0;
+            return characters & !self.automaton.stays(q) == 0
+                || characters & !self.automaton.sticks(q) == 0
+                || characters & SPECIAL == 0 && most <= self.automaton.goes_on_for(q);
         };
         // Every length between must be possible as well: that holds where lengths have no gaps.
         characters & !self.automaton.stays(q) == 0

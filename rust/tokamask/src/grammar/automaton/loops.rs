@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Automaton, Loop};
+use super::{Automaton, Loop, DEAD};
 use crate::grammar::chars::{blocks, CharSet, MAX_CHAR, PRINTABLE};
 use crate::grammar::nfa::{Edge, NONE};
 
@@ -87,6 +87,45 @@ impl Automaton {
         self.sticks.resize(self.sticks.len().max(place + 1), None);
         self.sticks[place] = Some(best);
         best
+    }
+
+    /// A number of characters that can be read whatever they are; 0 if none is known.
+    pub fn goes_on_for(&mut self, state: u32) -> u32 {
+        if !self.explored {
+            return 0;
+        }
+        if self.deaths.is_empty() {
+            self.deaths = Arc::new(self.find_deaths());
+        }
+        self.deaths[state as usize].saturating_sub(1)
+    }
+
+    /// Characters from each state to the nearest death.
+    fn find_deaths(&self) -> Vec<u32> {
+        let width = self.representatives.len();
+        let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.accepts.len()];
+        for (at, &target) in self.delta.iter().enumerate() {
+            let surrogate = (0xd800..0xe000).contains(&self.representatives[at % width]);
+            let source = (at / width) as u32;
+            if source != DEAD && !surrogate && before[target as usize].last() != Some(&source) {
+                before[target as usize].push(source);
+            }
+        }
+        let mut deaths = vec![NONE; before.len()];
+        deaths[DEAD as usize] = 0;
+        let (mut front, mut length) = (vec![DEAD], 0);
+        while !front.is_empty() {
+            length += 1;
+            let found: Vec<u32> = front.iter().flat_map(|&q| &before[q as usize]).copied().collect();
+            front.clear();
+            for q in found {
+                if deaths[q as usize] == NONE {
+                    deaths[q as usize] = length;
+                    front.push(q);
+                }
+            }
+        }
+        deaths
     }
 
     /// True if all characters can be read for ever.
