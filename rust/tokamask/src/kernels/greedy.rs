@@ -63,7 +63,7 @@ pub fn greedy_select<T: Float>(x: View<T, 2>, gain: Gain, out: &mut [i32]) -> Re
     };
     // With a lam above 1 a like row is worth more, and NaN orders with nothing: bounds of cosines are none of worth then.
     let bounded = !matches!(gain, Gain::MaxSum) && lam <= 1.0 && base.iter().all(|x| x.is_finite());
-    let codes = if bounded && n * dim * (out.len() + n) > FEW { Codes::of(&unit, dim) } else { None };
+    let codes = if bounded && n * dim * (out.len() + n) > FEW { Codes::coded(&unit, dim) } else { None };
     let all: Vec<usize> = (0..n).collect();
     let keys = codes.as_ref().map(|codes| codes.keys(&all));
     let screen = codes.as_ref().zip(keys.as_ref());

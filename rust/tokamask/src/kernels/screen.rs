@@ -91,6 +91,15 @@ impl<'a> Codes<'a> {
         }
     }
 
+    /// Codes, or none: for choices of a few rows at a time, which a product of matrices made five times slower.
+    pub fn coded(unit: &'a [f32], dim: usize) -> Option<Self> {
+        if has_vnni() {
+            Self::brief(unit, dim)
+        } else {
+            None
+        }
+    }
+
     /// In both forms, whatever this processor is best at.
     #[cfg(test)]
     pub fn forms(unit: &'a [f32], dim: usize) -> impl Iterator<Item = Self> {
