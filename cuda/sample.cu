@@ -24,7 +24,7 @@ struct Cut {
 };
 
 struct Shared {
-    union {
+    union {  // the barriers of the sum in between keep the second from what the first is still read for
         RadixShared<kThreads, int> count;
         RadixShared<kThreads, uint64_t> weigh;
     };
@@ -61,7 +61,6 @@ __device__ __forceinline__ Cut filter(const Row& row, const Law& law, int live, 
         const auto visit = [&](auto weigh) { visit_live<kThreads>(row, [&](int, float x) { weigh(ordered_key(x), 1); }); };
         const RadixThreshold<int> threshold = radix_threshold<kThreads, int>(visit, top_k, shared.count);
         cut = {threshold.key, uint32_t(threshold.needed)};
-        __syncthreads();
     }
     if (!(top_p < 1.0f)) return cut;
     uint64_t total = 0;
@@ -79,7 +78,6 @@ __device__ __forceinline__ Cut filter(const Row& row, const Law& law, int live, 
     };
     const RadixThreshold<uint64_t> threshold = radix_threshold<kThreads, uint64_t>(visit, need, shared.weigh);
     const uint64_t each = law.weight(score_of_key(threshold.key));
-    __syncthreads();
     return {threshold.key, uint32_t(ceil_div(threshold.needed, each))};
 }
 }  // namespace

@@ -57,9 +57,7 @@ template <class At> __device__ __forceinline__ int draw(At at, double uniform, i
     __syncthreads();
     if (!passed && last >= 0) atomicMax(&shared.found, last);
     __syncthreads();
-    const int token = passed ? 0x7fffffff - shared.found : shared.found;
-    __syncthreads();
-    return token;
+    return passed ? 0x7fffffff - shared.found : shared.found;  // the next draw begins with a sum's barriers
 }
 }  // namespace
 
@@ -88,6 +86,7 @@ verify_sampled(const int32_t* token_ids, const int32_t* parents, const PROBABILI
             for (int i = node + 1; i < nodes && next < 0; ++i)
                 if (above[i] == node && tokens[i] == token) next = i;
         } else {
+            // The sums' barriers stand between what is still read of the last node's laws and what is written for this one.
             const PROBABILITY* guess = draft + (b * (nodes + 1) + node + 1) * vocab_size;
             double before;
             const double all = sum_of([law](int v) { return double(law[v]); }, vocab_size, &before, shared);
@@ -117,7 +116,6 @@ verify_sampled(const int32_t* token_ids, const int32_t* parents, const PROBABILI
                 __syncthreads();
             }
             if (next < 0) token = draw([remaining](int v) { return remaining[v]; }, uniform(), vocab_size, shared);
-            __syncthreads();  // all have read the laws of this node
         }
         if (next < 0) break;
         if (threadIdx.x == 0) to[length] = next;

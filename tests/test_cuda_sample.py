@@ -102,6 +102,13 @@ def test_element_types_and_tails(engine, element):  # noqa: F811
         check(engine, wide[:, :vocab_size], bitmask=mask, top_p=0.95, seed=5)
 
 
+@pytest.mark.sanitized
+def test_segments_that_are_divided_again(engine):  # noqa: F811
+    """More words than one warp walks in the first round of drawing."""
+    logits = cast(np.random.default_rng(9).standard_normal((2, 4500)), "f32")
+    check(engine, logits, top_k=4000, top_p=0.99, seed=7)
+
+
 def test_rows_of_the_mask(engine):  # noqa: F811
     rng = np.random.default_rng(3)
     logits, mask = cast(rng.standard_normal((5, 300)), "f32"), random_mask(rng, 3, 300, 0.02)

@@ -124,6 +124,9 @@ def test_verify_sampled(rule, dtype):
     laws[..., :40] *= 16  # what was guessed is likely
     laws[1, 0] = np.eye(vocab_size)[tokens[1, 0]]  # certain
     drafts[2, 0] = laws[2, 0]  # the draft's law is the target's
+    if rule != "tokenwise":
+        parents[3] = -1  # siblings that are refused one after another
+        laws[3, 0, tokens[3]] = 0
     given = None if rule == "point" else drafts
     seeds = rng.integers(0, 2**63, batch).astype(np.uint64)
     for seed, step, row in ((5, 3, None), (seeds, seeds, 7), (5, 3, seeds.astype(np.uint32))):
@@ -133,6 +136,20 @@ def test_verify_sampled(rule, dtype):
         for mine, theirs in zip(got, want, strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert QUICK or got[1].max() > 0
+
+
+@pytest.mark.sanitized
+def test_a_sum_that_no_running_sum_exceeds():
+    """Weights whose total overflows: the last token with any weight is drawn, as where rounding leaves none."""
+    tokens, parents = np.full((2, 1), 3, np.int32), np.full((2, 1), -1, np.int32)
+    laws = np.zeros((2, 2, 1300))
+    laws[0, 0, 5:900], laws[1, 0, 40:41], laws[1, 0, 3] = 1e308, 1e308, 1.7e308
+    laws[:, 1] = 1
+    got = Emulator().call("draft", "verify_sampled", tokens, parents, laws, rule="point", seed=5)
+    want = tm.verify_sampled((tokens, parents), laws, rule="point", seed=5)
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert got[2].tolist() == [899, 40]
 
 
 def test_rules_without_a_kernel_are_refused_by_name():
