@@ -84,11 +84,11 @@ greedy_select(const ELEMENT* x, const float* inverse, float* worth, const float*
     if (gain) gain += first;
     inverse += first;
     x += first * dim;
+    // Others read these only behind the first round's barrier.
     for (int i = threadIdx.x; i < n; i += kThreads) {
         chosen[i] = 0;
         nearest[i] = mode == 1 ? 0.f : negative_infinity();
     }
-    __syncthreads();
     for (int step = 0; step < k; ++step) {
         uint64_t best = 0;
         for (int i = threadIdx.x; i < n; i += kThreads) {
