@@ -4,8 +4,8 @@
 Each prompt is answered twice in a row, with drafts and without, in an order that alternates; the factor of a category is
 the quotient of its total times, its lower bound the 5th percentile over resampled pairs. Prefill counts. The drafter
 starts empty, without a cost curve, and serves all prompts. Factors of wall time and of CPU time stand side by side: beside
-other work on the machine only the latter mean much, and with ``--threads 1``, as threads that wait may spin. Exit code 1
-where a text differs.
+other work on the machine only the latter mean much, and with ``--threads 1``, as threads that wait may spin.
+``--control`` answers both times without drafts: how far chance alone moves the factors. Exit code 1 where a text differs.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def prompts(each: int, only: list[str] | None) -> dict[str, list[list[int]]]:
             kind = found[f"specbench/{question['category']}"]
             if len(ids) <= LONGEST_PROMPT and ids not in kind:
                 kind.append(ids)
-    return {kind: found[kind][:each] for kind in sorted(found) if not only or kind in only}
+    return {kind: found[kind][:each] for kind in sorted(found) if found[kind] and (not only or kind in only)}
 
 
 def chat() -> tuple:
@@ -125,6 +125,7 @@ def main() -> int:
     )
     parser.add_argument("--only", action="append", help="a category; may be repeated")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model (all)")
+    parser.add_argument("--control", action="store_true", help="no drafts in either answer")
     options = parser.parse_args()
     # Libraries read them when they are imported, so a process of its own begins with them.
     threads = {name: str(options.threads) for name in THREADS}
@@ -144,7 +145,7 @@ def main() -> int:
             times, texts = [(0.0, 0.0)] * 2, [[], []]
             for drafts in (turn % 2, 1 - turn % 2):
                 start, start_cpu = time.perf_counter(), time.process_time()
-                texts[drafts], forwards = write(prompt, bool(drafts))
+                texts[drafts], forwards = write(prompt, bool(drafts) and not options.control)
                 times[drafts] = time.perf_counter() - start, time.process_time() - start_cpu
                 steps += forwards + 1 if drafts else 0
             turn += 1

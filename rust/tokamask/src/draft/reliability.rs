@@ -2,6 +2,8 @@
 //!
 //! Steps of a path are not independent: a text that agreed once agrees again. So products of well calibrated
 //! steps come out low. One monotone curve corrects them; the order of the nodes, and so the tree, stays the same.
+//! Tried without gain: a factor of each request's own, from what it kept of what was promised (over 16 kinds of text and five
+//! seeds, 1.187 times the speed against 1.192 without it, at the costs of transformers).
 
 use super::tree::{Choice, Source};
 
