@@ -10,6 +10,7 @@ import collections
 import heapq
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,7 @@ class ParityBpeTrainer:
         merges: list[Pair] = []
         finished: set[int] = set()
         chosen: collections.deque[int] = collections.deque(maxlen=max(1, self.window_size))
+        idle: set[tuple[int, ...]] = set()  # windows since something changed: one that returns would for ever
         while len(merges) < steps and len(finished) < len(languages):
             worst = (
                 None if len(merges) < self.global_merges else self._worst(measured.needs(), finished, chosen)
@@ -148,8 +150,18 @@ class ParityBpeTrainer:
             if pair is None or count < self.min_frequency:
                 if worst is None:
                     break
-                finished.add(worst)
+                if worst not in finished:
+                    finished.add(worst)
+                    idle.clear()
+                elif tuple(chosen) in idle:  # here the original goes on without end
+                    warnings.warn(
+                        f"{len(merges)} of {steps} merges: no language with pairs left may be chosen",
+                        stacklevel=3,
+                    )
+                    break
+                idle.add(tuple(chosen))
                 continue
+            idle.clear()
             new = symbols.joined(pair)
             merges.append(pair)
             changed = {pair}
