@@ -143,6 +143,25 @@ def test_properties_in_any_order_and_unique():
     assert not matches(ordered, '{"age":1,"name":"a"}')
 
 
+@pytest.mark.parametrize("draft", ["draft-04", "draft-06", "draft-07"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer"},
+        {"type": "integer", "minimum": -3, "maximum": 70},
+        {"type": "integer", "enum": [-2, 7]},
+        {"type": ["integer", "null"]},
+        {"type": "number", "not": {"type": "integer"}},
+        {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+    ],
+)
+def test_an_integer_has_no_fraction_up_to_draft_5(draft, schema):
+    schema = {"$schema": f"http://json-schema.org/{draft}/schema#", **schema}
+    for text in ("7", "-2", "0", "7.0", "-2.0", "7.5", "8", "null"):
+        expected = jsonschema.validators.validator_for(schema)(schema).is_valid(json.loads(text))
+        assert matches(compiled(schema), text) == expected, (text, schema)
+
+
 def test_whitespace():
     schema = {"type": "array", "items": {"type": "null"}}
     assert matches(compiled(schema), "[ \n null\t,  null ]")

@@ -46,6 +46,11 @@ pub fn integer() -> Regex {
     Regex::Concat(vec![optional(Regex::literal("-")), whole(), optional(Regex::literal(".0"))])
 }
 
+/// Every integer of the drafts up to 5, to which `1.0` is none.
+pub fn bare_integer() -> Regex {
+    Regex::Concat(vec![optional(Regex::literal("-")), whole()])
+}
+
 /// Every number.
 pub fn number() -> Regex {
     let sign = Regex::Class(CharSet::from_ranges([(0x2b, 0x2b), (0x2d, 0x2d)]));

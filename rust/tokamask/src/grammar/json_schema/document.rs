@@ -20,6 +20,8 @@ pub struct Documents<'a> {
     anchors: FxHashMap<(u32, String), (&'a Json, bool)>,
     /// `$ref` hides its neighbours, as it did up to draft 7.
     pub lone_ref: bool,
+    /// An integer has no fraction, not even of zeros, as it was up to draft 5.
+    pub bare_integers: bool,
     /// Some `$dynamicAnchor` or `$recursiveAnchor` exists.
     pub dynamic: bool,
 }
@@ -33,11 +35,13 @@ impl<'a> Documents<'a> {
             by_root: FxHashMap::default(),
             anchors: FxHashMap::default(),
             lone_ref: false,
+            bare_integers: false,
             dynamic: false,
         };
         let dialect = root.get("$schema").and_then(Json::text).unwrap_or_default();
+        documents.bare_integers = ["draft-03", "draft-04", "draft-05"].iter().any(|d| dialect.contains(d));
         documents.lone_ref =
-            ["draft-03", "draft-04", "draft-05", "draft-06", "draft-07"].iter().any(|d| dialect.contains(d));
+            documents.bare_integers || ["draft-06", "draft-07"].iter().any(|d| dialect.contains(d));
         documents.enter(String::new(), root);
         documents.index(root, 0, "", true);
         for (uri, json) in others {

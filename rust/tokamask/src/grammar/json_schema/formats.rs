@@ -179,20 +179,37 @@ pub fn prepare() {
     for name in NAMES {
         let _ = format(name).map(Known::automaton);
     }
-    let _ = (number_automaton(false), number_automaton(true));
+    for numbers in [Numbers::All, Numbers::Integers, Numbers::BareIntegers] {
+        let _ = number_automaton(numbers);
+    }
 }
 
-/// The automaton of all JSON numbers or of all integers, which is the same in all grammars.
-pub fn number_automaton(integer: bool) -> Result<Automaton, Error> {
-    static KNOWN: [OnceLock<Automaton>; 2] = [const { OnceLock::new() }; 2];
-    let slot = &KNOWN[usize::from(integer)];
+/// Sets of numbers that many schemas ask for.
+#[derive(Clone, Copy, Debug)]
+pub enum Numbers {
+    /// All that JSON can write.
+    All,
+    /// `1.0` included.
+    Integers,
+    /// Without a fraction, as the drafts up to 5 have it.
+    BareIntegers,
+}
+
+/// The automaton of such a set, which is the same in all grammars.
+pub fn number_automaton(numbers: Numbers) -> Result<Automaton, Error> {
+    static KNOWN: [OnceLock<Automaton>; 3] = [const { OnceLock::new() }; 3];
+    let slot = &KNOWN[numbers as usize];
     if let Some(known) = slot.get() {
         return Ok(known.clone());
     }
-    let regex = if integer { number::integer() } else { number::number() };
+    let (regex, known) = match numbers {
+        Numbers::All => (number::number(), 1),
+        Numbers::Integers => (number::integer(), 2),
+        Numbers::BareIntegers => (number::bare_integer(), NAMES.len() as u32 + 3),
+    };
     let mut automaton = Automaton::new(&[(regex, true)])?;
     automaton.explore()?;
-    automaton.known = 1 + u32::from(integer);
+    automaton.known = known;
     Ok(slot.get_or_init(|| automaton).clone())
 }
 

@@ -12,9 +12,10 @@ use crate::grammar::chars::{CharSet, Spelling};
 use crate::grammar::json::{Decimal, Json};
 use crate::grammar::json_schema::clause::{clauses, Clause};
 use crate::grammar::json_schema::document::Documents;
+use crate::grammar::json_schema::formats::{self, Numbers};
 use crate::grammar::json_schema::formula::{Literal, LiteralKey, Type};
 use crate::grammar::json_schema::members::NameClass;
-use crate::grammar::json_schema::{formats, Format, Options};
+use crate::grammar::json_schema::{Format, Options};
 use crate::grammar::regex::{self, Dialect, Regex};
 use crate::grammar::words::WordTrie;
 use crate::grammar::{number, Grammar, Node, NodeId, Run, Text, NO_NODE, UNBOUNDED};
@@ -287,13 +288,18 @@ impl<'a, 'o> Lowering<'a, 'o> {
 
     fn number(&mut self, clause: &Clause<'a>) -> Result<Option<NodeId>, Error> {
         let integer = clause.integer == Some(true);
+        let bare = self.documents.bare_integers;
         let plain = clause.bounds.is_empty() && clause.multiples.is_empty() && clause.not_numbers.is_empty();
         if plain && clause.numbers.is_none() && clause.integer != Some(false) {
             if let Some(id) = self.numbers[usize::from(integer)] {
                 return Ok(Some(id));
             }
             let automaton = self.automata.len() as u32;
-            self.automata.push(formats::number_automaton(integer)?);
+            self.automata.push(formats::number_automaton(match (integer, bare) {
+                (false, _) => Numbers::All,
+                (true, false) => Numbers::Integers,
+                (true, true) => Numbers::BareIntegers,
+            })?);
             let id = self.text(automaton, Spelling::Plain);
             self.numbers[usize::from(integer)] = Some(id);
             return Ok(Some(id));
@@ -307,13 +313,15 @@ impl<'a, 'o> Lowering<'a, 'o> {
             // Only bounds know what an exponent means.
             let bounds_only = clause.multiples.is_empty() && clause.not_numbers.is_empty();
             parts.push(match (integer, bounds_only && clause.integer.is_none()) {
+                (true, _) if bare => (number::bare_integer(), true),
                 (true, _) => (number::integer(), true),
                 (false, true) => (number::written_number(), true),
                 (false, false) => (number::plain_number(), true),
             });
         }
         if clause.integer == Some(false) || integer && clause.numbers.is_some() {
-            parts.push((number::whole_values(), integer));
+            let whole = if bare { number::bare_integer() } else { number::whole_values() };
+            parts.push((whole, integer));
         }
         for &(value, upper, strict) in &clause.bounds {
             let bound: fn(&Decimal, bool, usize) -> Option<Regex> =
