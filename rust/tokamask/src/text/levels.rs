@@ -5,7 +5,9 @@
 //! all rules but the last are found by looking for the few characters that their matches begin with
 //! ([`Rule::begins`]), and the last rule then runs as if it were alone, by vectors where its piece is long.
 
+use super::rule::dfa::Span;
 use super::rule::scan::{Pieces, CHUNK};
+use super::rule::vain::Vain;
 use super::rule::{classes, Rule};
 
 /// A rule and the piece that it cuts.
@@ -18,6 +20,7 @@ struct Level<'a> {
     /// Look-ahead bits of the piece, from `base` on; empty: none of them holds anywhere.
     looks: Vec<u8>,
     base: usize,
+    vain: Vain,
 }
 
 /// The pieces of a text.
@@ -33,7 +36,8 @@ pub struct Levels<'a> {
 impl<'a> Levels<'a> {
     /// The pieces of `text` by these rules, `None` if there are none; each match is a piece, and so is what lies between.
     pub fn new(rules: &[&'a Rule], text: &'a [u8]) -> Option<Self> {
-        let level = |&rule| Level { rule, end: 0, found: None, looks: Vec::new(), base: 0 };
+        let level =
+            |&rule| Level { rule, end: 0, found: None, looks: Vec::new(), base: 0, vain: Vain::default() };
         let last = *rules.last()?;
         let mut rules: Vec<Level> = rules.iter().map(level).collect();
         rules[0].begin(text, 0, text.len());
@@ -84,6 +88,7 @@ impl Level<'_> {
     fn begin(&mut self, text: &[u8], start: usize, end: usize) {
         (self.end, self.base) = (end, start);
         self.looks.clear();
+        self.vain.clear();
         if self.rule.looks_far() && self.first(&text[..end], start) < end {
             self.looks = self.rule.look_bits(&text[start..end]);
         }
@@ -107,13 +112,8 @@ impl Level<'_> {
             if at >= text.len() {
                 return text.len();
             }
-            let hit = if self.looks.is_empty() {
-                self.rule.match_at(text, at, &[])
-            } else {
-                // Bits lie from the beginning of the piece on.
-                self.rule.match_at(&text[self.base..], at - self.base, &self.looks).map(|to| to + self.base)
-            };
-            match hit {
+            let span = Span { text, base: self.base, aheads: &self.looks };
+            match self.rule.match_at(&span, at, &mut self.vain) {
                 Some(to) if at > start => {
                     self.found = Some((at, to));
                     return at;

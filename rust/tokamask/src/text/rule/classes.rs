@@ -105,6 +105,13 @@ impl Classes {
         beyond
     }
 
+    /// Class of the character that ends before `at`, which is not the start of the text.
+    #[inline]
+    pub fn before(&self, text: &[u8], at: usize) -> usize {
+        let first = (1..=at.min(4)).find(|&back| text[at - back] & 0xC0 != 0x80).unwrap_or(1);
+        usize::from(self.at(text, at - first).0)
+    }
+
     /// Class and width of the character at `at`, which is the first byte of one.
     #[inline]
     pub fn at(&self, text: &[u8], at: usize) -> (u8, usize) {

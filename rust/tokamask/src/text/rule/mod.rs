@@ -7,8 +7,9 @@
 //!    and the rule runs on the fallback.
 //! 2. [`classes`]: characters that no set tells apart are one class.
 //! 3. [`dfa`]: one automaton over classes with leftmost-first priorities. A look at the next
-//!    character is part of a transition; longer look-ahead is one bit per position, computed by an
-//!    automaton that reads the text backwards.
+//!    character is part of a transition, what stands before a place is part of the state there; longer
+//!    look-ahead is one bit per position, computed by an automaton that reads the text backwards.
+//!    [`vain`] keeps its time linear.
 //! 4. [`letters`], [`windows`], [`groups`] and [`scan`]: where three neighbouring characters already
 //!    decide whether a match ends, many are decided at once by vectors; the automaton runs only in
 //!    between.
@@ -19,6 +20,7 @@ pub mod groups;
 pub mod letters;
 pub mod scan;
 pub mod syntax;
+pub mod vain;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 #[cfg(target_arch = "x86_64")]
@@ -28,15 +30,16 @@ pub mod windows;
 use classes::Classes;
 use std::sync::OnceLock;
 
-use dfa::{Automaton, Condition, Joint};
+use dfa::{Automaton, Backwards, Joint, Span};
 use scan::Pieces;
+use vain::Vain;
 use windows::Windows;
 
 /// A compiled rule.
 pub struct Rule {
     pub(crate) classes: Classes,
     pub(crate) automaton: Automaton,
-    looks: Vec<Condition>,
+    aheads: Vec<Backwards>,
     /// Made when first asked for.
     joints: OnceLock<Vec<Joint>>,
     covers: bool,
@@ -59,18 +62,18 @@ impl Rule {
     pub fn with(expression: &fancy_regex::Expr, known: Option<&[u8]>) -> Result<Self, NotRegular> {
         let tree = syntax::read(expression)?;
         let classes = Classes::new(&tree.sets)?;
-        let looks: Vec<Condition> =
-            tree.looks.iter().map(|look| Condition::new(look, &classes)).collect::<Result<_, _>>()?;
-        let automaton = Automaton::new(&tree.root, &classes, looks.len())?;
+        let aheads = tree.aheads.iter().map(|ahead| Backwards::new(ahead, &classes));
+        let aheads: Vec<Backwards> = aheads.collect::<Result<_, _>>()?;
+        let automaton = Automaton::new(&tree, &classes)?;
         let covers = automaton.covers(&classes);
         let windows = match known {
-            _ if !covers || !looks.is_empty() => None,
+            _ if !covers || !aheads.is_empty() => None,
             Some([]) => None,
             Some(bytes) => Windows::from_bytes(bytes, classes.count),
             None => Windows::new(&automaton, &classes),
         };
-        let begins = begins(&classes, &automaton, &looks);
-        Ok(Self { classes, automaton, looks, joints: OnceLock::new(), covers, begins, windows })
+        let begins = begins(&classes, &automaton, &aheads);
+        Ok(Self { classes, automaton, aheads, joints: OnceLock::new(), covers, begins, windows })
     }
 
     /// By first byte of a character: a match may begin there.
@@ -79,26 +82,32 @@ impl Rule {
     }
 
     /// Calls `found` with each match in `text`, left to right, not overlapping.
-    pub fn find(&self, text: &str, mut found: impl FnMut(usize, usize)) {
-        let looks = self.look_bits(text.as_bytes());
+    pub fn find(&self, text: &str, found: impl FnMut(usize, usize)) {
+        self.find_with(text.as_bytes(), &mut Vain::default(), found);
+    }
+
+    fn find_with(&self, text: &[u8], vain: &mut Vain, mut found: impl FnMut(usize, usize)) {
+        let aheads = self.look_bits(text);
+        let span = Span { text, base: 0, aheads: &aheads };
         let mut at = 0;
         while at < text.len() {
-            match self.match_at(text.as_bytes(), at, &looks) {
+            match self.match_at(&span, at, vain) {
                 Some(end) => {
                     found(at, end);
-                    at = if end > at { end } else { at + classes::width(text.as_bytes()[at]) };
+                    at = if end > at { end } else { at + classes::width(text[at]) };
                 }
-                None => at += classes::width(text.as_bytes()[at]),
+                None => at += classes::width(text[at]),
             }
         }
     }
 
     /// Calls `found` with the matches from `start` on that text after the end cannot change; returns
-    /// where the first match that it could change begins, or might begin.
+    /// where the first match that it could change begins, or might begin. Nothing for a rule that looks behind:
+    /// what follows is cut as if it began there.
     pub fn find_settled(&self, text: &[u8], start: usize, mut found: impl FnMut(usize, usize)) -> usize {
-        let mut at = start;
-        while at < text.len() && self.looks.is_empty() {
-            let Some(end) = self.automaton.run_settled(&self.classes, text, at) else { break };
+        let (mut at, mut vain) = (start, Vain::default());
+        while at < text.len() && self.aheads.is_empty() && !self.automaton.looks_behind() {
+            let Some(end) = self.automaton.run_settled(&self.classes, text, at, &mut vain) else { break };
             if let Some(end) = end {
                 found(at, end);
             }
@@ -117,9 +126,9 @@ impl Rule {
         self.covers
     }
 
-    /// The same, and no condition needs a pass over the text: [`Self::pieces`] may cut it.
+    /// The same, and no look-ahead needs a pass over the text: [`Self::pieces`] may cut it.
     pub fn covers_alone(&self) -> bool {
-        self.covers && self.looks.is_empty()
+        self.covers && self.aheads.is_empty()
     }
 
     /// Cuts a text that the rule covers.
@@ -129,47 +138,44 @@ impl Rule {
 
     /// How the place `at`, between two characters of the text, parts it.
     pub(crate) fn joint(&self, text: &[u8], at: usize) -> Joint {
-        let joints = self.joints.get_or_init(|| self.automaton.joints(&self.classes, &self.looks));
-        let before = (1..=at.min(4)).find(|&back| text[at - back] & 0xC0 != 0x80);
-        let Some(before) = before else { return Joint::None };
-        let (left, right) = (self.classes.at(text, at - before).0, self.classes.at(text, at).0);
-        joints[usize::from(left) * self.classes.count + usize::from(right)]
+        if at == 0 {
+            return Joint::None;
+        }
+        let joints = self.joints.get_or_init(|| self.automaton.joints(&self.classes, &self.aheads));
+        let right = usize::from(self.classes.at(text, at).0);
+        joints[self.classes.before(text, at) * self.classes.count + right]
     }
 
-    /// True if some condition of the rule needs a pass over the text.
+    /// True if some look-ahead of the rule needs a pass over the text.
     pub fn looks_far(&self) -> bool {
-        !self.looks.is_empty()
+        !self.aheads.is_empty()
     }
 
-    /// Bit `k` of byte `i`: condition `k` holds there. Empty if the rule has none.
+    /// Bit `k` of byte `i`: look-ahead `k` matches there. Empty if the rule has none.
     pub(crate) fn look_bits(&self, text: &[u8]) -> Vec<u8> {
-        if self.looks.is_empty() {
+        if self.aheads.is_empty() {
             return Vec::new();
         }
         let mut bits = vec![0; text.len() + 1];
-        for (nth, look) in self.looks.iter().enumerate() {
-            look.mark(text, &self.classes, 1 << nth, &mut bits);
+        for (nth, ahead) in self.aheads.iter().enumerate() {
+            ahead.mark(text, &self.classes, 1 << nth, &mut bits);
         }
         bits
     }
 
     /// The end of the match that starts at `start`, if there is one.
     #[inline]
-    pub(crate) fn match_at(&self, text: &[u8], start: usize, looks: &[u8]) -> Option<usize> {
-        if looks.is_empty() {
-            self.automaton.run(&self.classes, text, start)
-        } else {
-            self.automaton.run_with_looks(&self.classes, text, start, looks)
-        }
+    pub(crate) fn match_at(&self, span: &Span, start: usize, vain: &mut Vain) -> Option<usize> {
+        self.automaton.run(&self.classes, span, start, vain)
     }
 }
 
 /// The first bytes of characters before which a match may begin.
-fn begins(classes: &Classes, automaton: &Automaton, looks: &[Condition]) -> Box<[bool; 256]> {
+fn begins(classes: &Classes, automaton: &Automaton, aheads: &[Backwards]) -> Box<[bool; 256]> {
     let may: Vec<bool> = (0..classes.count)
         .map(|class| {
-            let held = |nth: usize, look: &Condition| usize::from(look.may_hold(classes, class)) << nth;
-            let all = looks.iter().enumerate().fold(0, |all, (nth, look)| all | held(nth, look));
+            let held = |nth: usize, ahead: &Backwards| usize::from(ahead.may_hold(classes, class)) << nth;
+            let all = aheads.iter().enumerate().fold(0, |all, (nth, ahead)| all | held(nth, ahead));
             (0..=all).any(|bits| bits & !all == 0 && automaton.begins(class, bits))
         })
         .collect();
@@ -182,6 +188,7 @@ fn begins(classes: &Classes, automaton: &Automaton, looks: &[Condition]) -> Box<
 
 #[cfg(test)]
 mod tests {
+    use super::scan::Vectors;
     use super::*;
     use proptest::prelude::*;
 
@@ -226,7 +233,7 @@ mod tests {
 
     fn text() -> impl Strategy<Value = String> {
         let letters: Vec<char> =
-            "abAB '’sStTlLreve  0123456789\t\n\r\n\r/.,!?_()\u{a0}\u{2028}ñßſKǅʰªא你好क्е́👍\u{200d}²½٣\u{301}\0".chars().collect();
+            "abAB '’sStTlLreveKαΩ\u{212a}  0123456789\t\n\r\n\r/.,!?_()\u{a0}\u{2028}ñßſKǅʰªא你好क्е́👍\u{200d}²½٣\u{301}\0".chars().collect();
         prop::collection::vec(prop::sample::select(letters), 0..40).prop_map(|v| v.into_iter().collect())
     }
 
@@ -251,6 +258,10 @@ mod tests {
             r"[\p{Ll}\p{M}]",
             r"\w",
             r"\h",
+            r"\p{Greek}",
+            r"[\p{Han}\p{Cyrillic}]",
+            "(?i:k|ſ)",
+            "(?i:[a-k])",
         ]);
         let head = prop::sample::select(vec![
             "",
@@ -264,8 +275,11 @@ mod tests {
             r"(?<=\s)",
             "(?<!a)",
             r"(?<=[\r\n])",
+            r"(?<!\p{Lu})",
         ]);
-        let times = prop::sample::select(vec!["", "", "?", "+", "*", "{1,3}", "{2}", "+?", "*?"]);
+        let times = prop::sample::select(vec![
+            "", "", "?", "+", "*", "{1,3}", "{2}", "+?", "*?", "++", "?+", "{1,2}+",
+        ]);
         let tail = prop::sample::select(vec![
             "",
             "",
@@ -277,6 +291,8 @@ mod tests {
             "$",
             "(?m:$)",
             r"\b",
+            r"(?<=\w)",
+            r"(?<!')",
         ]);
         let branch =
             (head, prop::collection::vec((atom, times), 1..4), tail).prop_map(|(head, items, tail)| {
@@ -331,7 +347,9 @@ mod tests {
         #[test]
         fn any_rule_matches_as_the_fallback(pattern in pattern(), texts in prop::collection::vec(text(), 6)) {
             let tree = fancy_regex::Expr::parse_tree(&pattern).expect("a pattern");
-            prop_assume!(!matches!(Rule::new(&tree.expr), Err(NotRegular("too many conditions"))));
+            let why = Rule::new(&tree.expr).err().map_or("", |NotRegular(why)| why);
+            // These, and no others, run on the fallback.
+            prop_assume!(!["too many conditions", "a possessive repeat", "a possessive repeat that matters"].contains(&why));
             for text in texts {
                 let (ours, theirs) = both(&pattern, &text);
                 prop_assert_eq!(ours, theirs, "{} on {:?}", pattern, text);
@@ -369,8 +387,42 @@ mod tests {
             let tree = fancy_regex::Expr::parse_tree(&pattern).expect("a pattern");
             let Ok(rule) = Rule::new(&tree.expr) else { return Ok(()) };
             prop_assume!(rule.covers_alone());
-            let (ours, plain) = (pieces(rule.pieces(text.as_bytes())), pieces(Pieces::portable(&rule, text.as_bytes())));
-            prop_assert_eq!(ours, plain, "{}", pattern);
+            let cut = |vectors| pieces(rule.pieces(text.as_bytes()).at_most(vectors));
+            let (wide, narrow, none) = (cut(Vectors::Wide), cut(Vectors::Narrow), cut(Vectors::None));
+            let mut plain = vec![0];
+            rule.find(&text, |_, end| plain.push(end as u32));
+            prop_assert_eq!(&wide, &plain, "{}", pattern);
+            prop_assert_eq!(&narrow, &plain, "{}", pattern);
+            prop_assert_eq!(&none, &plain, "{}", pattern);
+        }
+    }
+
+    /// A rule that looks far behind its piece before each of them reads every character a bounded number of times.
+    #[test]
+    fn what_is_read_in_vain_is_not_read_again() {
+        for (pattern, part) in [
+            (r"\p{L}+(?=\.)|\p{L}", "a"),
+            (r"\p{L}+\.|\p{L}", "\u{e9}"),
+            (r"(?:ab)+c|a|b", "ab"),
+            (r"\p{L}{3,}\d", "ab"),
+            (r"(?:a|bb|ccc)+\.|\w", "abbccc"),
+            (r"\w+(?=\.\s\d)|\b\w+-|\w", "a_"),
+            (r"\w+\s\w+-|(?<=a)b|\w", "ab"),
+        ] {
+            let tree = fancy_regex::Expr::parse_tree(pattern).expect("a pattern");
+            let rule = Rule::new(&tree.expr).expect("regular");
+            let (mut before, mut spans) = (0, Vec::new());
+            for count in [1000, 4000, 16000] {
+                let text = part.repeat(count) + " x";
+                let mut vain = Vain::default();
+                spans.clear();
+                rule.find_with(text.as_bytes(), &mut vain, |start, end| spans.push((start, end)));
+                assert!(vain.steps < 200 * text.len(), "{pattern}: {} for {count}", vain.steps);
+                assert!(before == 0 || vain.steps < 5 * before, "{pattern}: {} for {count}", vain.steps);
+                before = vain.steps;
+            }
+            let (ours, theirs) = both(pattern, &(part.repeat(300) + " x"));
+            assert_eq!(ours, theirs, "{pattern}");
         }
     }
 

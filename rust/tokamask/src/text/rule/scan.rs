@@ -2,6 +2,8 @@
 //! where it has not, and wherever three characters do not decide.
 
 use super::classes;
+use super::dfa::Span;
+use super::vain::Vain;
 use super::Rule;
 #[cfg(target_arch = "x86_64")]
 use super::{vectors, vectors512};
@@ -19,8 +21,35 @@ pub(super) const WORDS: usize = CHUNK / 64;
 pub struct Pieces<'a> {
     rule: &'a Rule,
     text: &'a [u8],
+    /// Where the rule sees the text begin.
+    base: usize,
     at: usize,
-    vectors: bool,
+    vectors: Vectors,
+    vain: Vain,
+}
+
+/// What the processor has.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Vectors {
+    None,
+    /// 32 bytes: AVX2 and BMI2.
+    Narrow,
+    /// 64 bytes: AVX-512 BW, VBMI and VBMI2 too.
+    Wide,
+}
+
+impl Vectors {
+    fn detected() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+            let wide = std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vbmi")
+                && std::arch::is_x86_feature_detected!("avx512vbmi2");
+            return if wide { Self::Wide } else { Self::Narrow };
+        }
+        Self::None
+    }
 }
 
 /// What a chunk's windows decide, one bit per byte.
@@ -34,18 +63,23 @@ pub(super) struct Marks {
 impl<'a> Pieces<'a> {
     /// The pieces of `text`.
     pub fn new(rule: &'a Rule, text: &'a [u8]) -> Self {
-        Self { rule, text, at: 0, vectors: text.len() >= SMALL && rule.windows.is_some() && available() }
-    }
-
-    /// The same without vectors.
-    pub fn portable(rule: &'a Rule, text: &'a [u8]) -> Self {
-        Self { rule, text, at: 0, vectors: false }
+        Self::within(rule, text, 0, text.len())
     }
 
     /// The pieces of `text[start..end]`, which the rule sees as the whole text.
     pub(crate) fn within(rule: &'a Rule, text: &'a [u8], start: usize, end: usize) -> Self {
-        let vectors = end - start >= SMALL && rule.windows.is_some() && available();
-        Self { rule, text: &text[..end], at: start, vectors }
+        let some = end - start >= SMALL && rule.windows.is_some();
+        let vectors = if some { Vectors::detected() } else { Vectors::None };
+        Self { rule, text: &text[..end], base: start, at: start, vectors, vain: Vain::default() }
+    }
+
+    /// The same by less than the processor has. For tests.
+    #[cfg(test)]
+    pub(crate) fn at_most(mut self, vectors: Vectors) -> Self {
+        if vectors < self.vectors {
+            self.vectors = vectors;
+        }
+        self
     }
 
     /// True if there are no more pieces.
@@ -65,17 +99,13 @@ impl<'a> Pieces<'a> {
     pub(crate) fn fill_on(&mut self, starts: &mut Vec<u32>) -> usize {
         let (start, left) = (self.at, self.text.len() - self.at);
         let chunk = left.min(CHUNK);
-        if self.vectors && chunk >= SMALL {
+        if self.vectors != Vectors::None && chunk >= SMALL {
             self.fill_by_vectors(chunk, starts);
             if left == chunk {
                 self.fill_to(self.text.len(), starts);
             } else if self.at < start + chunk / 2 {
                 // Where it decided little there is a long piece.
-                let end = self.rule.automaton.run_over(&self.rule.classes, self.text, self.at);
-                if let Some(end) = end.filter(|&end| end > self.at) {
-                    self.at = end;
-                    starts.push(end as u32);
-                }
+                self.fill_to(self.at + 1, starts);
                 self.fill_to(start + chunk, starts);
             }
         } else {
@@ -88,7 +118,8 @@ impl<'a> Pieces<'a> {
     #[inline]
     fn fill_to(&mut self, goal: usize, starts: &mut Vec<u32>) {
         while self.at < goal {
-            let end = self.rule.automaton.run(&self.rule.classes, self.text, self.at);
+            let span = Span { text: self.text, base: self.base, aheads: &[] };
+            let end = self.rule.match_at(&span, self.at, &mut self.vain);
             // The rule covers every text; what it did not would stand alone.
             self.at = end
                 .filter(|&end| end > self.at)
@@ -105,9 +136,9 @@ impl<'a> Pieces<'a> {
         let (mut open, mut word, words) = (false, 0, chunk.div_ceil(64));
         while word < words {
             #[cfg(target_arch = "x86_64")]
-            if !open && available_wide() {
+            if !open && self.vectors == Vectors::Wide {
                 let known = starts.len();
-                // SAFETY: the features were just detected.
+                // SAFETY: `vectors` says what was detected.
                 word = unsafe { vectors512::ends_of(&marks, word, words, base, starts) };
                 if starts.len() > known {
                     self.at = starts.last().map_or(self.at, |&at| at as usize);
@@ -164,9 +195,9 @@ impl<'a> Pieces<'a> {
         #[cfg(target_arch = "x86_64")]
         if let Some(windows) = &self.rule.windows {
             let text = &self.text[self.at..];
-            // SAFETY: `vectors` says that AVX2 was detected.
+            // SAFETY: `vectors` says what was detected.
             unsafe {
-                let wide = available_wide();
+                let wide = self.vectors == Vectors::Wide;
                 if chunk % vectors::STEP == 0 {
                     vectors::mark(self.rule, windows, text, chunk, marks, wide);
                 } else {
@@ -192,18 +223,4 @@ impl<'a> Pieces<'a> {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (chunk, marks);
     }
-}
-
-fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-#[cfg(target_arch = "x86_64")]
-fn available_wide() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512vbmi")
-        && std::arch::is_x86_feature_detected!("avx512vbmi2")
 }

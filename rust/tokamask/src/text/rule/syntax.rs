@@ -8,8 +8,11 @@ use super::NotRegular;
 /// Repeats are written out; beyond this the rule is left to the fallback.
 const MAX_NODES: usize = 4000;
 
-/// Every condition doubles the automaton's table.
-const MAX_LOOKS: usize = 4;
+/// Every far look-ahead doubles the automaton's table.
+const MAX_AHEADS: usize = 4;
+
+/// What stands before may double its states.
+const MAX_BEHINDS: usize = 8;
 
 /// A regular expression; sets are indices into [`Tree::sets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,17 +29,17 @@ pub enum Node {
     Next(usize, bool),
     /// The end of the text.
     End,
-    /// Condition number n holds (does not, if true).
-    Look(usize, bool),
+    /// Look-ahead number n matches (does not, if true).
+    Ahead(usize, bool),
+    /// Condition number n on what stands before holds (does not, if true).
+    Behind(usize, bool),
 }
 
-/// A condition on a position that the automaton does not see by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// What follows matches.
-    Ahead(Node),
-    /// The character before is of a set; the start of the text is of no set.
-    Behind(usize),
+/// A condition on what stands before a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A character of a set; the start of the text is of no set.
+    Set(usize),
     /// The start of the text.
     Start,
 }
@@ -45,21 +48,25 @@ pub enum Look {
 pub struct Tree {
     /// The rule.
     pub root: Node,
-    /// Conditions that need more than the next character.
-    pub looks: Vec<Look>,
+    /// Look-aheads that need more than the next character.
+    pub aheads: Vec<Node>,
+    /// Conditions on what stands before.
+    pub behinds: Vec<Behind>,
     /// The sets.
     pub sets: Vec<ClassUnicode>,
 }
 
 /// Reads an expression.
 pub fn read(expression: &Expr) -> Result<Tree, NotRegular> {
-    let mut reader = Reader { looks: Vec::new(), sets: Vec::new(), nodes: 0, inside: false };
+    let mut reader = Reader::default();
     let root = reader.node(expression, &[])?;
-    Ok(Tree { root, looks: reader.looks, sets: reader.sets })
+    Ok(Tree { root, aheads: reader.aheads, behinds: reader.behinds, sets: reader.sets })
 }
 
+#[derive(Default)]
 struct Reader {
-    looks: Vec<Look>,
+    aheads: Vec<Node>,
+    behinds: Vec<Behind>,
     sets: Vec<ClassUnicode>,
     nodes: usize,
     /// Within a look-ahead.
@@ -141,13 +148,10 @@ impl Reader {
         let line_end = || ClassUnicode::new([ClassUnicodeRange::new('\n', '\n')]);
         Ok(match assertion {
             Assertion::EndText => Node::End,
-            Assertion::StartText => self.condition(Look::Start, false)?,
+            Assertion::StartText => self.behind(Behind::Start, false)?,
             Assertion::StartLine { crlf: false } => {
                 let set = self.intern(line_end());
-                Node::Alt(vec![
-                    self.condition(Look::Start, false)?,
-                    self.condition(Look::Behind(set), false)?,
-                ])
+                Node::Alt(vec![self.behind(Behind::Start, false)?, self.behind(Behind::Set(set), false)?])
             }
             Assertion::EndLine { crlf: false } => {
                 Node::Alt(vec![Node::Next(self.intern(line_end()), false), Node::End])
@@ -160,7 +164,7 @@ impl Reader {
                 };
                 let set = self.intern(word.clone());
                 let mut side = |before: bool| {
-                    let behind = self.condition(Look::Behind(set), !before)?;
+                    let behind = self.behind(Behind::Set(set), !before)?;
                     Ok(Node::Concat(vec![behind, Node::Next(set, before == edge)]))
                 };
                 Node::Alt(vec![side(true)?, side(false)?])
@@ -169,19 +173,12 @@ impl Reader {
         })
     }
 
-    /// A condition by its number.
-    fn condition(&mut self, look: Look, negated: bool) -> Result<Node, NotRegular> {
+    /// A condition on what stands before, by its number.
+    fn behind(&mut self, behind: Behind, negated: bool) -> Result<Node, NotRegular> {
         if self.inside {
             return Err(NotRegular("a condition in a look-ahead"));
         }
-        let number = self.looks.iter().position(|known| *known == look).unwrap_or(self.looks.len());
-        if number == self.looks.len() {
-            self.looks.push(look);
-        }
-        if self.looks.len() > MAX_LOOKS {
-            return Err(NotRegular("too many conditions"));
-        }
-        Ok(Node::Look(number, negated))
+        Ok(Node::Behind(number(&mut self.behinds, behind, MAX_BEHINDS)?, negated))
     }
 
     fn look(&mut self, inner: &Expr, kind: LookAround) -> Result<Node, NotRegular> {
@@ -191,7 +188,7 @@ impl Reader {
             LookAround::LookBehind | LookAround::LookBehindNeg => {
                 let set = one_set(inner).ok_or(NotRegular("look-behind"))?;
                 let set = self.intern(set);
-                return self.condition(Look::Behind(set), kind == LookAround::LookBehindNeg);
+                return self.behind(Behind::Set(set), kind == LookAround::LookBehindNeg);
             }
         };
         if let Some(set) = one_set(inner) {
@@ -202,8 +199,20 @@ impl Reader {
         }
         let node = self.node(inner, &[])?;
         self.inside = false;
-        self.condition(Look::Ahead(node), negated)
+        Ok(Node::Ahead(number(&mut self.aheads, node, MAX_AHEADS)?, negated))
     }
+}
+
+/// The number of a condition among the known ones, which are at most `most`.
+fn number<T: PartialEq>(known: &mut Vec<T>, condition: T, most: usize) -> Result<usize, NotRegular> {
+    let number = known.iter().position(|other| *other == condition).unwrap_or(known.len());
+    if number == most {
+        return Err(NotRegular("too many conditions"));
+    }
+    if number == known.len() {
+        known.push(condition);
+    }
+    Ok(number)
 }
 
 /// The set, if the expression is one character.
@@ -259,7 +268,7 @@ fn may_be_empty(node: &Node) -> bool {
         Node::Concat(items) => items.iter().all(may_be_empty),
         Node::Alt(items) => items.iter().any(may_be_empty),
         Node::Repeat(body, low, ..) => *low == 0 || may_be_empty(body),
-        Node::Next(..) | Node::End | Node::Look(..) => true,
+        Node::Next(..) | Node::End | Node::Ahead(..) | Node::Behind(..) => true,
     }
 }
 

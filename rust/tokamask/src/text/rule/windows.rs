@@ -12,7 +12,7 @@
 //! characters after it are left to the automaton, and the table holds for all other places.
 
 use super::classes::Classes;
-use super::dfa::{Automaton, DEAD, MATCHED, START};
+use super::dfa::{Automaton, DEAD, MATCHED};
 use super::groups::{self, Plane, GROUPS};
 use super::letters::{Features, Letter, Mark, Refined};
 
@@ -252,8 +252,8 @@ struct Decided {
     table: Table,
     /// States after `at` behind `left`, by `left * count + at`.
     after: Vec<Vec<u16>>,
-    /// State after each letter at the beginning of a piece.
-    first: Vec<u16>,
+    /// States after each letter at the beginning of a piece.
+    first: Vec<Vec<u16>>,
 }
 
 impl Decided {
@@ -274,7 +274,11 @@ impl Decided {
         });
         let weights = weights.collect();
         let (table, after) = Analysis::new(automaton, classes, &features, &letters).table();
-        let first = letters.iter().map(|letter| automaton.entry(START, letter.class) & !MATCHED).collect();
+        let starts = automaton.starts();
+        let first = |letter: &Letter| {
+            starts.iter().map(|&start| automaton.entry(start, letter.class) & !MATCHED).collect()
+        };
+        let first = letters.iter().map(first).collect();
         Self { features, letters, weights, table, after, first }
     }
 
@@ -360,7 +364,8 @@ impl Decided {
         let (mut after, mut first) = (vec![Mark::Plain; classes.count], Mark::Plain);
         for (nth, kind) in kinds.iter().enumerate().take(2) {
             kind.2.iter().for_each(|&class| after[class] = Mark::Kind(nth));
-            if own.iter().all(|&letter| kind.1.contains(&self.first[letter])) {
+            let mut firsts = own.iter().flat_map(|&letter| &self.first[letter]);
+            if firsts.all(|state| kind.1.contains(state)) {
                 first = Mark::Kind(nth);
             }
         }
@@ -481,6 +486,11 @@ impl<'a> Analysis<'a> {
         Self { automaton, features, letters, next, ways }
     }
 
+    /// The state before a piece that begins behind a letter.
+    fn start(&self, left: usize) -> u16 {
+        self.automaton.start(self.letters[left].class)
+    }
+
     /// The decision for one state: does the piece end before `at`, if `right` follows?
     fn decide(&self, state: u16, at: usize, right: usize) -> Decision {
         let entry = self.automaton.entry(state, self.letters[at].class);
@@ -516,7 +526,7 @@ impl<'a> Analysis<'a> {
             let pair = of * count + next;
             let place = (pair * states + usize::from(state)) * levels + since;
             if alive && !std::mem::replace(&mut known[place], true) {
-                work.push((next, state, since));
+                work.push((of, next, state, since));
                 if since == levels - 1 {
                     possible[pair].push(state);
                 }
@@ -524,16 +534,18 @@ impl<'a> Analysis<'a> {
         };
         for letter in (0..count).filter(|&letter| self.features.may_begin(self.letters[letter])) {
             for &next in &self.next[letter] {
-                let entry = self.automaton.entry(START, self.letters[letter].class);
-                add(&mut work, entry, levels, letter, next);
+                for start in self.automaton.starts() {
+                    let entry = self.automaton.entry(start, self.letters[letter].class);
+                    add(&mut work, entry, levels, letter, next);
+                }
             }
         }
-        while let Some((at, state, since)) = work.pop() {
+        while let Some((left, at, state, since)) = work.pop() {
             let class = self.letters[at].class;
             for &right in &self.next[at] {
                 let decision = self.decide(state, at, right);
                 if matches!(decision, Decision::Ends | Decision::Open) {
-                    add(&mut work, self.automaton.entry(START, class), since, at, right);
+                    add(&mut work, self.automaton.entry(self.start(left), class), since, at, right);
                 }
                 if matches!(decision, Decision::GoesOn | Decision::Open) {
                     add(&mut work, self.automaton.entry(state, class), since, at, right);
@@ -554,7 +566,7 @@ impl<'a> Analysis<'a> {
                         ends |= matches!(decision, Decision::Ends | Decision::Open);
                         goes_on |= matches!(decision, Decision::GoesOn | Decision::Open);
                     }
-                    for (is, from) in [(ends, START), (goes_on, state)] {
+                    for (is, from) in [(ends, self.start(left)), (goes_on, state)] {
                         let state = self.automaton.entry(from, self.letters[at].class) & !MATCHED;
                         if is && !after.contains(&state) {
                             after.push(state);
