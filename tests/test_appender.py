@@ -1,6 +1,8 @@
 """Text that grows, places in it, and how much of it fits: all tied to ``encode``."""
 
 import copy
+import json
+import random
 
 import numpy as np
 import pytest
@@ -155,17 +157,33 @@ def test_counts_of_a_batch():
     assert tok.count_batch([]).shape == (0,)
 
 
-def test_normalizers_are_refused_by_name(tmp_path):
-    import json
+def normal(tok: tm.Tokenizer, path, form: str = "NFC") -> tm.Tokenizer:
+    """The same with a normalizer."""
+    tok.save(path)
+    file = json.loads(path.read_text())
+    file["normalizer"] = {"type": form}
+    return tm.Tokenizer.from_bytes(json.dumps(file).encode())
 
-    tok = with_added()
-    tok.save(tmp_path / "t.json")
-    file = json.loads((tmp_path / "t.json").read_text())
-    file["normalizer"] = {"type": "NFC"}
-    normal = tm.Tokenizer.from_bytes(json.dumps(file).encode())
+
+def test_positions_in_text_that_a_normalizer_changes_are_refused_by_name(tmp_path):
+    tok = normal(with_added(), tmp_path / "t.json")
+    assert tok.encode_with_offsets("aé").byte_offsets.tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert tok.fit("a b", 1) == (1, 1)
     with pytest.raises(tm.errors.UnsupportedComponentError, match="normalizer"):
-        normal.encode_with_offsets("a")
-    grow(normal, ["e", "\u0301", "a"], [1, 2])
+        tok.encode_with_offsets("ae\u0301")
+    grow(tok, ["e", "\u0301", "a"], [1, 2])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKD"])
+def test_normal_text_grows_as_other_text_does(tmp_path, form):
+    tok = normal(small("tiktoken cl100k"), tmp_path / "t.json", form)
+    draw = random.Random(form)
+    for _ in range(60):
+        grow(tok, draw.choices([*PIECES, "\u0301", "é", "ﬁ", "각", "ᆨ", "你"], k=12), [draw.randrange(9)])
+    growing = tok.appender()
+    for _ in range(50):
+        growing.append("Some words in a row, and numbers: 1234. ")
+        assert len(growing) - growing.settled <= 3
 
 
 def test_appenders_of_copies_are_independent():

@@ -11,11 +11,12 @@ import random
 import struct
 
 import pytest
+from compiled_files import START, signed
 from exact import model_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import tokamask as tm
-from tokamask.errors import TokamaskError, UnsupportedComponentError
+from tokamask.errors import TokamaskError, UnknownTokenError, UnsupportedComponentError
 
 CASES = 6000 if os.environ.get("TOKAMASK_HYPOTHESIS") == "thorough" else 300
 LINES = ["the cat sat on a mat", "that rat ate what it had, did it?", "é 日本 <x> 123  \n x"] * 20
@@ -285,3 +286,29 @@ def test_damaged_files(files, name):
 def test_inconsistent_files(files, name):
     for seed in range(CASES):
         survives(inconsistent(files[name], random.Random(seed)), name)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.endswith(".tokamask")])
+def test_forged_files(files, name):
+    """Damage that the checksum does not show."""
+    data = files[name]
+    for seed in range(CASES // 3):
+        draw = random.Random(seed)
+        # Most of the file are tables; half of the damage is where lengths and names stand.
+        size = draw.choice([len(data), min(len(data), START + 2000)])
+        body = damaged(data[START:size], draw) + data[size:]
+        survives(signed(data[:START] + body), name)
+
+
+def test_ids_that_no_vocabulary_has():
+    tok = tm.Tokenizer.default()
+    for wrong in (-1, 2**32, 2**70, len(tok)):
+        for call in (tok.decode, tok.decode_bytes, tok.is_canonical, tok.heal):
+            with pytest.raises(UnknownTokenError) as caught:
+                call([1, wrong])
+            assert caught.value.token_id == wrong
+        with pytest.raises(UnknownTokenError):
+            tok.stream_decoder().push(wrong)
+    for wrong in ("a", None, 1.5, [1]):
+        with pytest.raises(TypeError):
+            tok.decode([wrong])

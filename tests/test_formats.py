@@ -210,6 +210,40 @@ def test_spaces_marked_by_the_normalizer(files, name, model, tmp_path):
     agree({**file, "normalizer": MARK_SPACES, "pre_tokenizer": idle}, tmp_path)
 
 
+def place_agree(file: dict) -> None:
+    """Characters of the text are those that the library names; a mark before the text comes from nowhere."""
+    data = json.dumps(file)
+    reference, ours = Tokenizer.from_str(data), tm.Tokenizer.from_bytes(data.encode())
+    for text in texts():
+        want, got = reference.encode(text, add_special_tokens=False), ours.encode_with_offsets(text)
+        assert got.ids.tolist() == ours.encode(text), text
+        assert got.byte_offsets[:, 0].tolist() == sorted(got.byte_offsets[:, 0].tolist())
+        same = want.ids == got.ids.tolist()  # else an added token that nobody allowed
+        for (start, end), expected in zip(got.offsets.tolist(), want.offsets if same else [], strict=False):
+            assert (start, end) == expected or start == end == 0, text
+
+
+@pytest.mark.parametrize("name", ["bpe", "bpe bytes"])
+@pytest.mark.parametrize("fuse_unk", [True, False])
+def test_places_of_marked_spaces(files, name, fuse_unk):
+    model = {"fuse_unk": fuse_unk}
+    for scheme in ("always", "first", "never"):
+        for split in (True, False):
+            step = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split}
+            file = variant(files[name], model, pre_tokenizer=step)
+            if fuse_unk and split and name == "bpe":  # goes piece by piece
+                with pytest.raises(tm.errors.UnsupportedComponentError, match="positions"):
+                    place_agree(file)
+            else:
+                place_agree(file)
+    file = variant(files[name], model, pre_tokenizer=None)
+    place_agree({**file, "normalizer": LLAMA})
+    place_agree({**file, "normalizer": MARK_SPACES})
+    words = tm.Tokenizer.from_bytes(json.dumps(files[name]).encode()).encode_with_offsets("the cat  sat")
+    starts = [words.word_ids.tolist().index(word) for word in range(4)]
+    assert words.byte_offsets[starts].tolist()[1][0] == 3
+
+
 @pytest.mark.parametrize("name", ["bpe", "unigram", "wordpiece"])
 @pytest.mark.parametrize("normalizer", [None, LLAMA, {"type": "NFKC"}], ids=lambda n: n and n["type"])
 @pytest.mark.parametrize("flags", [True, False])

@@ -117,10 +117,11 @@ class Tokamask(Rival):
         path = cached(f"{files.name}-{built}.tokamask", tokenizer.save)
         return lambda: tm.Tokenizer.from_file(path)
 
-    def superword(self, files):
+    def superword(self, files, form):
         import tokamask as tm
 
-        return tm.Tokenizer.from_file(files.tokenizer_json).encode
+        tokenizer = tm.Tokenizer.from_file(files.tokenizer_json)
+        return tokenizer.encode if form == "list" else tokenizer.encode_array
 
     def marked(self, files, form):
         import tokamask as tm

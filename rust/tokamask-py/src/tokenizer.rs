@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use numpy::PyArrayMethods;
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
@@ -104,9 +104,25 @@ fn with_ids<T>(ids: &Bound<'_, PyAny>, run: impl FnOnce(&[u32]) -> T) -> PyResul
     }
     let list: Vec<u32> = match ids.extract() {
         Ok(list) => list,
-        Err(_) => ids.try_iter()?.map(|id| id?.extract()).collect::<PyResult<_>>()?,
+        Err(_) => ids.try_iter()?.map(|id| id_of(&id?)).collect::<PyResult<_>>()?,
     };
     Ok(run(&list))
+}
+
+/// An id from an int; one that no vocabulary can have is as unknown as others.
+fn id_of(id: &Bound<'_, PyAny>) -> PyResult<u32> {
+    id.extract().map_err(|error: PyErr| {
+        if !error.is_instance_of::<PyOverflowError>(id.py()) {
+            return error;
+        }
+        let unknown = || {
+            let fields = PyDict::new(id.py());
+            fields.set_item("token_id", id)?;
+            let class = id.py().import("tokamask.errors")?.getattr("UnknownTokenError")?;
+            class.call((format!("token id {id} is not in the vocabulary"),), Some(&fields))
+        };
+        unknown().map_or_else(|other| other, PyErr::from_value)
+    })
 }
 
 fn read_file(path: &Bound<'_, PyAny>) -> PyResult<(String, Map)> {
@@ -601,8 +617,8 @@ pub struct StreamDecoder {
 #[pymethods]
 impl StreamDecoder {
     /// Adds a token; the text that became complete, possibly empty.
-    fn push(&mut self, token_id: u32) -> Result<String> {
-        Ok(self.inner.push(&self.vocabulary.0, token_id)?)
+    fn push(&mut self, token_id: &Bound<'_, PyAny>) -> Result<String> {
+        Ok(self.inner.push(&self.vocabulary.0, id_of(token_id)?)?)
     }
 
     /// Ends the stream: an unfinished character becomes U+FFFD.

@@ -62,6 +62,8 @@ pub struct Tokenizer {
     way: Way,
     pretokenizer: PreTokenizer,
     encoder: Encoder,
+    /// Added tokens matched in the text as it is, and in the normal form, are units of the one encoder there is.
+    around: [bool; 2],
     /// What stands for an added token when it is decoded.
     added_spellings: FxHashMap<u32, String>,
     /// Made when first asked for.
@@ -179,12 +181,17 @@ impl Tokenizer {
         };
         let added_normalized = AddedTokens::new(normalized, form)?;
         let added = AddedTokens::new(raw, str::to_owned)?;
+        let around = [
+            route.around(&added, false).is_some() && added_normalized.tokens().is_empty(),
+            route.around(&added_normalized, true).is_some(),
+        ];
         let added_spellings = settings.added.iter().map(|token| token.id).zip(spelled).collect();
         let (way, settings) = (Way::new(definition), settings.clone());
         Ok(move |definition| Self {
             vocabulary: Arc::new(vocabulary),
             added,
             added_normalized,
+            around,
             way,
             normalization,
             route,
@@ -276,15 +283,17 @@ impl Tokenizer {
         if add_special_tokens {
             sink.ids(&settings.prefix);
         }
-        let mut failed = Ok(());
-        self.added.parts(text, allowed, |part| match part {
-            Part::Token(id, _) => sink.ids(&[id]),
-            Part::Text(text, at) if failed.is_ok() => {
-                failed = self.encode_normalized(text, at == 0, allowed, sink);
-            }
-            Part::Text(..) => {}
-        })?;
-        failed?;
+        if !(self.around[0] && self.encode_around(text, &self.added, allowed, sink)) {
+            let mut failed = Ok(());
+            self.added.parts(text, allowed, |part| match part {
+                Part::Token(id, _) => sink.ids(&[id]),
+                Part::Text(text, at) if failed.is_ok() => {
+                    failed = self.encode_normalized(text, at == 0, allowed, sink);
+                }
+                Part::Text(..) => {}
+            })?;
+            failed?;
+        }
         if add_special_tokens {
             sink.ids(&settings.suffix);
         }
@@ -304,6 +313,9 @@ impl Tokenizer {
         if self.added_normalized.tokens().is_empty() {
             return self.encode_ordinary(&normal, first, sink);
         }
+        if self.around[1] && self.encode_around(&normal, &self.added_normalized, allowed, sink) {
+            return Ok(());
+        }
         let mut failed = Ok(());
         self.added_normalized.parts(&normal, allowed, |part| match part {
             Part::Token(id, _) => sink.ids(&[id]),
@@ -313,6 +325,26 @@ impl Tokenizer {
             Part::Text(..) => {}
         })?;
         failed
+    }
+
+    /// Text with added tokens in one go: what lies between two of them is often short (lines, where line ends are added
+    /// tokens), and pieces that no cache knows are best merged many at a time. False if that cannot be.
+    fn encode_around(
+        &self,
+        text: &str,
+        added: &AddedTokens,
+        allowed: &Allowed,
+        sink: &mut impl Sink,
+    ) -> bool {
+        let Route::Spaces(spaces, spelled) = &self.route else { return false };
+        let mut mark = [0; 4];
+        let mark = &*spaces.mark.encode_utf8(&mut mark);
+        let possible = *allowed == Allowed::None && sink.threads() < 2 && u32::try_from(text.len()).is_ok();
+        if !possible || memchr::memmem::find(text.as_bytes(), mark.as_bytes()).is_some() {
+            return false;
+        }
+        spelled.encode_around(text, added.plain_spans(text), sink);
+        true
     }
 
     /// Normal text without added tokens.

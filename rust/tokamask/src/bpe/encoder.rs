@@ -157,11 +157,25 @@ impl Encoder {
         merges: &Merges,
         whole_pieces: bool,
     ) -> Result<Self, VocabularyError> {
+        Self::finding(tokens, merges, |_| whole_pieces)
+    }
+
+    /// The same where only the tokens that `found` names are found whole though merging does not make them.
+    pub(super) fn finding(
+        tokens: &[Option<&[u8]>],
+        merges: &Merges,
+        found: impl Fn(usize) -> bool,
+    ) -> Result<Self, VocabularyError> {
         let seeds = seeds();
         let whole = Whole::new(tokens, seeds);
         let bpe = Bpe::with(tokens, &whole, merges)?;
         let barriers = Barriers::new(tokens.iter().copied().flatten());
-        Ok(Self::from_parts(tokens, bpe, whole, barriers, whole_pieces))
+        Ok(Self::from_parts(tokens, bpe, whole, barriers, found))
+    }
+
+    /// The token that a piece is, if it is found whole.
+    pub(super) fn whole_id(&self, piece: &[u8]) -> u32 {
+        self.whole.get(piece)
     }
 
     /// The same from tables that were derived before.
@@ -173,7 +187,7 @@ impl Encoder {
         let barriers = Barriers::from_bytes(&derived.barriers);
         let barriers = barriers.ok_or_else(|| VocabularyError::new("compiled tokenizer: barriers"))?;
         let bpe = Bpe::packed(tokens, derived.ids.clone(), derived.halves.clone());
-        Ok(Self::from_parts(tokens, bpe, Whole::new(tokens, seeds()), barriers, whole_pieces))
+        Ok(Self::from_parts(tokens, bpe, Whole::new(tokens, seeds()), barriers, |_| whole_pieces))
     }
 
     /// The tables that take long to derive.
@@ -187,12 +201,10 @@ impl Encoder {
         bpe: Bpe,
         mut whole: Whole,
         barriers: Barriers,
-        whole_pieces: bool,
+        found: impl Fn(usize) -> bool,
     ) -> Self {
         let seeds = whole.seeds();
-        if !whole_pieces {
-            whole.keep(|id| bpe.symbols[id] != NONE);
-        }
+        whole.keep(|id| bpe.symbols[id] != NONE || found(id));
         let mut first = vec![NONE; 1 << 16];
         for (pair, symbol) in first.iter_mut().enumerate() {
             let (left, right) = (bpe.bytes[pair >> 8], bpe.bytes[pair & 255]);
@@ -208,7 +220,7 @@ impl Encoder {
             wide: Cache::new(1 << 12, 1 << 16, long_hash, seeds),
             shelves: std::array::from_fn(|_| Mutex::default()),
             barriers,
-            odd: whole_pieces && tokens.iter().zip(&bpe.symbols).any(|(t, &s)| t.is_some() && s == NONE),
+            odd: (0..tokens.len()).any(|id| tokens[id].is_some() && bpe.symbols[id] == NONE && found(id)),
             bpe,
             seeds,
         }

@@ -46,6 +46,8 @@ pub struct Spelling<'a> {
     pub whole_pieces: bool,
     /// Runs of the mark that form after every merge.
     pub runs: Option<Runs>,
+    /// Tokens that are matched in the text before anything merges.
+    pub matched: FxHashSet<u32>,
 }
 
 /// How spaces reach a model that marks them.
@@ -199,7 +201,9 @@ impl Spelled {
         let mut slices: Vec<Option<&[u8]>> = inner.iter().map(Option::as_deref).collect();
         slices.extend(stray.iter().map(|stray| Some(&**stray)));
         let merges = Merges::List(merges);
-        let encoder = Encoder::new(&slices, &merges, spelling.whole_pieces && split)?;
+        let all = spelling.whole_pieces && split;
+        let encoder =
+            Encoder::finding(&slices, &merges, |id| all || spelling.matched.contains(&(id as u32)))?;
         let mut whole: FxHashMap<Box<[u8]>, u32> = FxHashMap::default();
         if spelling.whole_pieces && !split {
             let known = (0..first).zip(&inner).filter_map(|(id, token)| Some((token.as_deref()?.into(), id)));
@@ -242,10 +246,43 @@ impl Spelled {
         if let Some(&id) = self.whole.get(text.as_bytes()) {
             return sink.ids(&[id]);
         }
-        let mut units = Units { text: text.as_bytes(), at: 0, pairs: &self.pairs };
+        self.encode_around(text, std::iter::empty(), sink);
+    }
+
+    /// True if [`Self::encode_around`] knows a token by its text.
+    pub fn finds(&self, id: u32, text: &str) -> bool {
+        self.whole.is_empty() && self.encoder.whole_id(text.as_bytes()) == id
+    }
+
+    /// The same with tokens at some places, which come in order.
+    pub fn encode_around(
+        &self,
+        text: &str,
+        tokens: impl Iterator<Item = (usize, usize)>,
+        sink: &mut impl Sink,
+    ) {
+        let mut units = Units { text: text.as_bytes(), at: 0, tokens, token: (0, 0), pairs: &self.pairs };
+        units.next_token();
         let mut out = self.spell_out(sink);
         self.encoder.encode(text.as_bytes(), |starts| units.fill(starts), &mut out);
         out.end();
+    }
+
+    /// What becomes of characters that are no tokens and have no bytes that are.
+    pub fn unknown(&self) -> Unknown {
+        self.unknown
+    }
+
+    /// True if a token stands for a byte of a character that is no token.
+    pub fn is_byte(&self, id: u32) -> bool {
+        self.bytes.as_ref().is_some_and(|bytes| bytes.contains(&id))
+    }
+
+    /// True if a character is a token, with a space for the mark.
+    pub fn knows(&self, char: &[u8]) -> bool {
+        let mut ids = Vec::new();
+        self.encoder.encode_piece(char, &mut ids);
+        matches!(ids[..], [id] if id < self.first)
     }
 
     /// True if a text may be cut before a space here: no token has it behind what comes before, which is no space.
@@ -316,13 +353,21 @@ fn characters(tokens: &[Option<Cow<[u8]>>], first: u32) -> (Vec<Box<[u8]>>, Vec<
 }
 
 /// Cuts text into units.
-struct Units<'a> {
+struct Units<'a, T> {
     text: &'a [u8],
     at: usize,
+    /// Tokens that were matched: each is a unit.
+    tokens: T,
+    /// The next of them; the end of the text if there is none.
+    token: (usize, usize),
     pairs: &'a Neighbours,
 }
 
-impl Units<'_> {
+impl<T: Iterator<Item = (usize, usize)>> Units<'_, T> {
+    fn next_token(&mut self) {
+        self.token = self.tokens.next().unwrap_or((self.text.len(), self.text.len()));
+    }
+
     fn fill(&mut self, starts: &mut Vec<u32>) {
         let text = self.text;
         if self.at >= text.len() {
@@ -330,28 +375,39 @@ impl Units<'_> {
         }
         starts.resize(BATCH + 2, 0);
         starts[0] = self.at as u32;
-        let (mut before, width) = decode(text, self.at);
-        let (mut at, mut count) = (self.at + width, 1);
-        while at < text.len() && count <= BATCH {
-            let byte = text[at];
-            starts[count] = at as u32;
-            if before < 0x80 && byte < 0x80 {
-                count += usize::from(self.pairs.ascii_apart(before as u8, byte));
-                before = byte.into();
-                at += 1;
-            } else {
-                let (c, width) = decode(text, at);
-                count += usize::from(self.pairs.apart(before, c));
-                before = c;
-                at += width;
+        let mut count = 1;
+        while self.at < text.len() && count <= BATCH {
+            if self.at == self.token.0 {
+                self.at = self.token.1;
+                starts[count] = self.at as u32;
+                count += 1;
+                self.next_token();
+                continue;
             }
-        }
-        if count <= BATCH {
-            starts[count] = at as u32;
-            count += 1;
+            let end = self.token.0;
+            let (mut before, width) = decode(text, self.at);
+            let mut at = self.at + width;
+            while at < end && count <= BATCH {
+                let byte = text[at];
+                starts[count] = at as u32;
+                if before < 0x80 && byte < 0x80 {
+                    count += usize::from(self.pairs.ascii_apart(before as u8, byte));
+                    before = byte.into();
+                    at += 1;
+                } else {
+                    let (c, width) = decode(text, at);
+                    count += usize::from(self.pairs.apart(before, c));
+                    before = c;
+                    at += width;
+                }
+            }
+            if count <= BATCH {
+                starts[count] = at as u32;
+                count += 1;
+            }
+            self.at = starts[count - 1] as usize;
         }
         starts.truncate(count);
-        self.at = starts[count - 1] as usize;
     }
 }
 
@@ -459,19 +515,27 @@ impl<S: Sink> Sink for SpellOut<'_, S> {
 impl<S: Sink> SpellOut<'_, S> {
     /// Ids among which some are not the caller's.
     fn other(&mut self, ids: &[u32]) {
-        for &id in ids {
-            if id == self.single {
-                self.run += 1;
+        let (single, first) = (self.single, self.spelled.first);
+        let mut rest = ids;
+        while let Some(&id) = rest.first() {
+            let taken = if id == single {
+                let run = rest.iter().take_while(|&&id| id == single).count();
+                self.run += run;
                 self.unknown_before = false;
-                continue;
-            }
-            self.join();
-            if id < self.spelled.first {
-                self.unknown_before = false;
-                self.ready.push(id);
+                run
             } else {
-                self.stray(&self.spelled.stray[(id - self.spelled.first) as usize]);
-            }
+                self.join();
+                if id < first {
+                    let plain = rest.iter().take_while(|&&id| id < first && id != single).count();
+                    self.unknown_before = false;
+                    self.ready.extend_from_slice(&rest[..plain]);
+                    plain
+                } else {
+                    self.stray(&self.spelled.stray[(id - first) as usize]);
+                    1
+                }
+            };
+            rest = &rest[taken..];
         }
         self.to.ids(&self.ready);
         self.ready.clear();

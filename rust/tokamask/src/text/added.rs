@@ -105,6 +105,25 @@ impl AddedTokens {
         self.all.as_ref().is_some_and(|all| all.is_match(text))
     }
 
+    /// Tokens that are matched in any text, and as what.
+    pub fn plain(&self) -> impl Iterator<Item = (u32, &str)> {
+        let which = self.plain.as_ref().map(|(_, which)| &which[..]).unwrap_or_default();
+        which.iter().map(|&nth| (self.tokens[nth].id, &*self.texts[nth]))
+    }
+
+    /// True if these are there, and none of them looks at what is beside it.
+    pub fn stand_alone(&self) -> bool {
+        let which = self.plain.as_ref().map(|(_, which)| &which[..]).unwrap_or_default();
+        let tokens = || which.iter().map(|&nth| &self.tokens[nth]);
+        !which.is_empty() && !tokens().any(|token| token.lstrip || token.rstrip || token.single_word)
+    }
+
+    /// Where they are in a text.
+    pub fn plain_spans<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let found = self.plain.iter().flat_map(move |(plain, _)| plain.find_iter(text));
+        found.map(|hit| (hit.start(), hit.end()))
+    }
+
     /// The stretch after the last added token for sure and before the first that more text could make, special
     /// tokens aside; `None` if that cannot be told here.
     pub fn settled(&self, text: &str) -> Option<(usize, usize)> {

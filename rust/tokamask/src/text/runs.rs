@@ -1,11 +1,16 @@
 //! Runs of one character whose tokens all have the same priority: of two neighbours that may join
 //! the leftmost pair joins first, whatever it makes.
 
+/// Runs whose tokens are kept, as those of indented text are asked for at every line.
+const KNOWN: usize = 64;
+
 /// The tokens of the runs of one character.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
     /// Token by length; the character itself at 1.
     by_length: Vec<Option<u32>>,
+    /// What runs of less than [`KNOWN`] characters come to.
+    known: Vec<Vec<u32>>,
 }
 
 impl Runs {
@@ -19,7 +24,13 @@ impl Runs {
             }
             by_length[length] = Some(id);
         }
-        (by_length.len() > 2 && by_length[1].is_some()).then_some(Self { by_length })
+        if by_length.len() <= 2 || by_length[1].is_none() {
+            return None;
+        }
+        let mut runs = Self { by_length, known: Vec::new() };
+        let known = (0..KNOWN).map(|count| runs.joined(count)).collect();
+        runs.known = known;
+        Some(runs)
     }
 
     /// The token of the character itself.
@@ -33,9 +44,13 @@ impl Runs {
 
     /// Appends the tokens of a run of `count` characters.
     pub fn join(&self, count: usize, ids: &mut Vec<u32>) {
-        if count == 1 {
-            return ids.push(self.single());
+        match self.known.get(count) {
+            Some(known) => ids.extend_from_slice(known),
+            None => ids.append(&mut self.joined(count)),
         }
+    }
+
+    fn joined(&self, count: usize) -> Vec<u32> {
         // What is before has no pair that may join, so only the last two have to be looked at.
         let mut lengths: Vec<usize> = Vec::new();
         for length in std::iter::repeat_n(1, count) {
@@ -49,7 +64,7 @@ impl Runs {
                 lengths.push(left + right);
             }
         }
-        ids.extend(lengths.into_iter().map(|length| self.token(length)));
+        lengths.into_iter().map(|length| self.token(length)).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Tokenizer;
 use crate::error::Error;
 use crate::text::added::Allowed;
+use crate::text::normalizer::Normalizer;
 
 /// A long text is added by pieces of this many bytes, so that it leaves places to go back to.
 const STEP: usize = 1 << 14;
@@ -109,12 +110,28 @@ impl Tokenizer {
     /// A position in `text` such that whatever follows the text, the ids before it stay and those after it are the
     /// ids of what comes after it alone. The last that is easily known; 0 if none is. No special token is allowed.
     pub fn settled(&self, text: &str) -> usize {
-        // A normalizer may join what is on both sides of any position.
-        if !self.cuts_alone() {
-            return 0;
+        let Some(known) = self.settled_if_normal(text) else { return 0 };
+        // A mark that follows would join what is before it, but nothing joins a character of ASCII.
+        let parted = self.settings.normalizer.is_none() || text[known..].starts_with(|c: char| c.is_ascii());
+        if parted {
+            known
+        } else {
+            0
         }
-        let Some((start, end)) = self.added.settled(text) else { return 0 };
-        let Some((from, to)) = self.added_normalized.settled(&text[start..end]) else { return start };
-        start + from + self.pretokenizer.settled(&text[start + from..start + to])
+    }
+
+    /// The same for a text in normal form, if what comes after it cannot change that; `None` for other texts.
+    fn settled_if_normal(&self, text: &str) -> Option<usize> {
+        self.only_bytes("").ok()?;
+        let mut steps = self.settings.normalizer.iter().flat_map(Normalizer::steps);
+        let forms = steps.all(|step| {
+            matches!(step, Normalizer::Nfc | Normalizer::Nfd | Normalizer::Nfkc | Normalizer::Nfkd)
+        });
+        if !forms || self.normalization.apply(text) != text {
+            return None;
+        }
+        let (start, end) = self.added.settled(text)?;
+        let Some((from, to)) = self.added_normalized.settled(&text[start..end]) else { return Some(start) };
+        Some(start + from + self.pretokenizer.settled(&text[start + from..start + to]))
     }
 }

@@ -1,9 +1,14 @@
 //! Where in the text each id comes from.
 
+use std::borrow::Cow;
+
+use super::route::Route;
 use super::Tokenizer;
+use crate::bpe::spelled::{Spaces, Spelled, Unknown};
 use crate::error::{Error, UnsupportedComponentError};
 use crate::ids::TokenId;
 use crate::text::added::{Allowed, Part};
+use crate::text::rule::classes::width;
 
 /// Ids and where they come from; one entry an id in each list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,15 +47,45 @@ impl Spans {
     }
 }
 
-impl Tokenizer {
-    /// True if the text is cut and merged as it stands, bytes for bytes.
-    pub(super) fn cuts_alone(&self) -> bool {
-        self.settings.normalizer.is_none() && self.only_bytes("").is_ok()
+/// Where the bytes of a text with spaces for marks come from.
+enum Places {
+    /// The text as it is.
+    Same,
+    /// The position in the text for each position in what it became.
+    Each(Vec<u32>),
+}
+
+impl Places {
+    /// Of a text and what [`Spaces::apply`] made of it.
+    fn new(text: &str, marked: &str, mark: char) -> Self {
+        let shorter = mark.len_utf8() - 1;
+        let marks = if text == marked { 0 } else { text.matches(mark).count() };
+        let before = marked.len() + marks * shorter - text.len();
+        if marks == 0 && before == 0 {
+            return Self::Same;
+        }
+        let mut places = vec![0; before];
+        for (at, c) in text.char_indices() {
+            let bytes = if c == mark { 1 } else { c.len_utf8() };
+            places.extend((at..at + bytes).map(|at| at as u32));
+        }
+        places.push(text.len() as u32);
+        Self::Each(places)
     }
 
+    fn of(&self, at: usize) -> usize {
+        match self {
+            Self::Same => at,
+            Self::Each(places) => places[at] as usize,
+        }
+    }
+}
+
+impl Tokenizer {
     /// The ids of a text and where they come from.
     ///
-    /// Fails where a normalizer changes the text: positions in its result are not positions in the text.
+    /// Fails where a normalizer changes the text, or a pre-tokenizer does more than to mark spaces: positions in what
+    /// comes out are not positions in the text.
     pub fn encode_spans(
         &self,
         text: &str,
@@ -86,40 +121,100 @@ impl Tokenizer {
         word: &mut i32,
         spans: &mut Spans,
     ) -> Result<(), Error> {
-        if !self.cuts_alone() {
+        if matches!(self.route, Route::Pieces(..)) || self.normalization.apply(text) != text {
             let component = "positions in a text that a normalizer changes".to_owned();
             return Err(UnsupportedComponentError { component, path: None }.into());
         }
+        let marked = self.route.marked(Cow::Borrowed(text));
+        let places = match &self.route {
+            Route::Spaces(spaces, _) => Places::new(text, &marked, spaces.mark),
+            _ => Places::Same,
+        };
         let mut failed = Ok(());
-        self.added_normalized.parts(text, allowed, |part| match part {
-            Part::Token(id, (start, end)) => spans.push(id, at + start, at + end, -1),
+        self.added_normalized.parts(&marked, allowed, |part| match part {
+            Part::Token(id, (start, end)) => spans.push(id, at + places.of(start), at + places.of(end), -1),
             Part::Text(part, within) if failed.is_ok() => {
-                failed = self.piece_spans(part, at + within, word, spans);
+                let place = |there: usize| at + places.of(within + there);
+                match &self.route {
+                    Route::Spaces(spaces, spelled) => {
+                        let first = at == 0 && within == 0;
+                        self.marked_spans(part, first, (spaces, spelled), place, word, spans);
+                    }
+                    _ => failed = self.piece_spans(part, place, word, spans),
+                }
             }
             Part::Text(..) => {}
         })?;
         failed
     }
 
-    fn piece_spans(&self, text: &str, at: usize, word: &mut i32, spans: &mut Spans) -> Result<(), Error> {
+    fn piece_spans(
+        &self,
+        text: &str,
+        place: impl Fn(usize) -> usize,
+        word: &mut i32,
+        spans: &mut Spans,
+    ) -> Result<(), Error> {
         let (mut pieces, mut ids) = (Vec::new(), Vec::new());
         self.pretokenizer.split(text, &mut pieces)?;
         for (start, end) in pieces {
             ids.clear();
             self.encoder.encode_piece(&text.as_bytes()[start..end], &mut ids);
-            let mut from = at + start;
+            let mut from = start;
             for &id in &ids {
                 let token = self.vocabulary.bytes(TokenId::new(id)).unwrap_or_default();
                 // Bytes that the vocabulary lacks were left out.
-                while from < at + end && !text.as_bytes()[from - at..end].starts_with(token) {
+                while from < end && !text.as_bytes()[from..end].starts_with(token) {
                     from += 1;
                 }
-                spans.push(id, from, from + token.len(), *word);
+                spans.push(id, place(from), place(from + token.len()), *word);
                 from += token.len();
             }
             *word += 1;
         }
         Ok(())
+    }
+
+    /// The same where spaces are marked: a mark that stands before the text comes from nowhere in it.
+    fn marked_spans(
+        &self,
+        text: &str,
+        first: bool,
+        (spaces, spelled): (&Spaces, &Spelled),
+        place: impl Fn(usize) -> usize,
+        word: &mut i32,
+        spans: &mut Spans,
+    ) {
+        let marked = if spaces.normalizes { Cow::Borrowed(text) } else { spaces.apply(text, first) };
+        let places = Places::new(text, &marked, spaces.mark);
+        let mut ids = Vec::new();
+        spelled.encode(&marked, &mut ids);
+        let data = marked.as_bytes();
+        let char = |at: usize| &data[at..data.len().min(at + width(data[at]))];
+        let mut from = 0;
+        for &id in &ids {
+            let start = from;
+            match spelled.unknown() {
+                Unknown::Token(unknown, fused) if unknown == id && from < data.len() => {
+                    from += char(from).len();
+                    while fused && from < data.len() && !spelled.knows(char(from)) {
+                        from += char(from).len();
+                    }
+                }
+                _ if spelled.is_byte(id) => from += 1,
+                _ => {
+                    let token = self.definition.tokens.get(id as usize).and_then(Option::as_deref);
+                    let token = String::from_utf8_lossy(token.unwrap_or_default());
+                    from +=
+                        token.chars().map(|c| if c == spaces.mark { 1 } else { c.len_utf8() }).sum::<usize>();
+                }
+            }
+            from = from.min(data.len());
+            // Every mark begins a piece.
+            *word += i32::from(spaces.split && start > 0 && data.get(start) == Some(&b' '));
+            spans.push(id, place(places.of(start)), place(places.of(from)), *word);
+        }
+        *word += 1;
     }
 
     /// The longest prefix of `text` that ends where a token of its own ends and has at most `max_tokens` ids as a

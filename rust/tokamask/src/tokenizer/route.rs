@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashSet;
+
 use crate::bpe::encoder::{Encoder, Sink};
-use crate::bpe::spelled::{Spaces, Spelled, Spelling, Unknown};
+use crate::bpe::spelled::{Prefix, Spaces, Spelled, Spelling, Unknown};
 use crate::bpe::Merges;
 use crate::error::{Error, LimitError};
 use crate::formats::Definition;
 use crate::models::{Kind, Model, Spellings};
+use crate::text::added::{AddedToken, AddedTokens};
 use crate::text::alphabet::ByteOfChar;
 use crate::text::decoder::{byte_of, Decoder, Leading};
 use crate::text::normalizer::{Normalization, Normalizer, Replaced};
 use crate::text::pieces::Pieces;
-use crate::text::pretokenizer::Step;
+use crate::text::pretokenizer::{Scheme, Step};
 
 /// What happens to a text after normalization.
 pub(super) enum Route {
@@ -52,17 +55,20 @@ impl Route {
             Merges::List(list) => &list[..],
             Merges::Ranks => &[],
         };
-        if let (Some(spelling), false) = (spelling(definition, list)?, literally) {
+        if let (Some(mut spelling), false) = (spelling(definition, list)?, literally) {
             let spaces = Spaces::new(settings.normalizer.as_ref(), &settings.steps);
             // White space is swallowed before it is marked.
             let swallows =
                 settings.added.iter().any(|token| token.normalized && (token.lstrip || token.rstrip));
             if let Some(spaces) = spaces.filter(|_| !swallows) {
+                let matched = settings.added.iter().filter(|token| is_always_matched(token, &spaces));
+                spelling.matched = matched.map(|token| token.id).collect();
                 if let Some(spelled) = Spelled::new(&spelling, Some(&spaces))? {
                     let front = Normalization::new(&spaces.front)?;
                     return Ok((Self::Spaces(Box::new(spaces), Box::new(spelled)), front));
                 }
             }
+            spelling.matched.clear();
             if let Some(spelled) = Spelled::new(&spelling, None)? {
                 return Ok((
                     Self::Pieces(pieces()?, Box::new(Body::Spelled(Box::new(spelled)))),
@@ -95,6 +101,15 @@ impl Route {
             }
             _ => text,
         }
+    }
+
+    /// The encoder of a text that is cut at added tokens as it stands, if it knows all of those that are matched in any
+    /// text by theirs. `normal`: the text went through the normalizer.
+    pub fn around<'a>(&'a self, added: &AddedTokens, normal: bool) -> Option<(&'a Spaces, &'a Spelled)> {
+        let Self::Spaces(spaces, spelled) = self else { return None };
+        let whole = if normal { spaces.normalizes } else { keeps_texts(spaces) };
+        let known = |(id, text): (u32, &str)| text.contains(spaces.mark) || spelled.finds(id, text);
+        (whole && added.stand_alone() && added.plain().all(known)).then_some((spaces, spelled))
     }
 
     /// Text without added tokens; `first` if the whole text begins with it.
@@ -138,6 +153,18 @@ impl Route {
     }
 }
 
+/// True if no text that reaches the model contains the text of an added token.
+fn is_always_matched(token: &AddedToken, spaces: &Spaces) -> bool {
+    let alone = !token.special && !token.lstrip && !token.rstrip && !token.single_word;
+    let marked = token.content.contains([' ', spaces.mark]);
+    alone && if token.normalized { spaces.normalizes } else { !marked && keeps_texts(spaces) }
+}
+
+/// True if nothing but the marks of spaces is changed.
+fn keeps_texts(spaces: &Spaces) -> bool {
+    spaces.front.is_empty() && spaces.prefix == Prefix::Missing(Scheme::Never)
+}
+
 /// The vocabulary as the encoder of spellings takes it; `None` if it has affixes.
 fn spelling<'a>(definition: &'a Definition, merges: &'a [(u32, u32)]) -> Result<Option<Spelling<'a>>, Error> {
     let Kind::Characters(kind) = &definition.settings.model else { return Ok(None) };
@@ -163,7 +190,8 @@ fn spelling<'a>(definition: &'a Definition, merges: &'a [(u32, u32)]) -> Result<
     };
     let whole_pieces = definition.settings.whole_pieces;
     let runs = kind.runs(&definition.tokens);
-    Ok(Some(Spelling { tokens: &definition.tokens, merges, bytes, unknown, whole_pieces, runs }))
+    let matched = FxHashSet::default();
+    Ok(Some(Spelling { tokens: &definition.tokens, merges, bytes, unknown, whole_pieces, runs, matched }))
 }
 
 /// How ids become text.
