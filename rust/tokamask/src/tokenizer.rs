@@ -38,14 +38,39 @@ use crate::vocabulary::trie::TokenTrie;
 use crate::vocabulary::Vocabulary;
 use route::{Route, Way};
 
-/// Shorter texts go straight into their result.
-const SMALL: usize = 4096;
-/// Ids that a thread keeps room for.
+/// Ids that a thread keeps room for: a result that has room to spare is more memory to ask the system for than a copy
+/// costs (json of 70 KB a document from Python: a tenth of the time).
 const KEPT: usize = 1 << 18;
 
 thread_local! {
     /// Room for the ids of a text whose number is not known yet.
     static SCRATCH: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Ids of a text, in room that is used again by the thread that drops them.
+pub struct Ids(Vec<u32>);
+
+impl From<Vec<u32>> for Ids {
+    fn from(ids: Vec<u32>) -> Self {
+        Self(ids)
+    }
+}
+
+impl Deref for Ids {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+impl Drop for Ids {
+    fn drop(&mut self) {
+        if self.0.capacity() <= KEPT {
+            // A thread that ends has no room any more.
+            let _ = SCRATCH.try_with(|room| room.set(std::mem::take(&mut self.0)));
+        }
+    }
 }
 
 /// An immutable tokenizer; cheap to share between threads.
@@ -394,22 +419,16 @@ impl Tokenizer {
 
     /// The ids of `text`.
     pub fn encode(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<Vec<u32>, Error> {
-        if text.len() < SMALL {
-            let mut ids = Vec::with_capacity(text.len() / 3 + 8);
-            self.encode_into(text, add_special_tokens, allowed, &mut ids)?;
-            return Ok(ids);
-        }
-        // A result that has room to spare is more memory to ask the system for than the copy costs (json of 70 KB a
-        // document from Python: a tenth of the time).
-        let mut ids = SCRATCH.take();
-        ids.clear();
-        ids.reserve(text.len() / 3 + 8);
-        self.encode_into(text, add_special_tokens, allowed, &mut ids)?;
-        let exact = ids.as_slice().to_vec();
-        if ids.capacity() <= KEPT {
-            SCRATCH.set(ids);
-        }
-        Ok(exact)
+        Ok(self.encode_kept(text, add_special_tokens, allowed)?.to_vec())
+    }
+
+    /// The same in room that the thread uses again.
+    pub fn encode_kept(&self, text: &str, add_special_tokens: bool, allowed: &Allowed) -> Result<Ids, Error> {
+        let mut ids = Ids(SCRATCH.take());
+        ids.0.clear();
+        ids.0.reserve(text.len() / 3 + 8);
+        self.encode_into(text, add_special_tokens, allowed, &mut ids.0)?;
+        Ok(ids)
     }
 
     /// The number of ids of `text`.

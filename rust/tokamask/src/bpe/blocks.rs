@@ -8,6 +8,9 @@ use super::encoder::{Encoder, Sink, Work};
 use super::keys::{long_hash, long_key, LONG};
 use super::lanes::{self, Word};
 use super::long::{run_length, Joiner, RUN};
+#[cfg(target_arch = "x86_64")]
+use super::vectors::Avx2;
+use super::vectors::{Portable, Vectors};
 use super::NONE;
 
 /// Pieces from [`LONG`] to this are cached whole.
@@ -143,20 +146,19 @@ impl Encoder {
             // SAFETY: the features were just detected.
             return unsafe { self.merge_blocks_avx2(words, merged) };
         }
-        self.merge_blocks_portable(words, merged);
+        self.merge_blocks_by::<Portable>(words, merged);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn merge_blocks_avx2(&self, words: &[Word<32>], merged: &mut Blocks) {
-        self.merge_blocks_portable(words, merged);
+        self.merge_blocks_by::<Avx2>(words, merged);
     }
 
     #[inline(always)]
-    fn merge_blocks_portable(&self, words: &[Word<32>], merged: &mut Blocks) {
-        lanes::run(&self.lane_tables(), words, |nth, symbols| {
-            merged.symbols[nth][..symbols.len()].copy_from_slice(symbols);
-            merged.counts[nth] = symbols.len();
+    fn merge_blocks_by<V: Vectors>(&self, words: &[Word<32>], merged: &mut Blocks) {
+        lanes::run::<V, 32>(&self.lane_tables(), words, |nth, symbols, count| {
+            (merged.symbols[nth], merged.counts[nth]) = (*symbols, count);
         });
     }
 

@@ -164,14 +164,30 @@ impl<const W: usize, const K: usize> Table<W, K> {
         Entry::Words(words, count as usize)
     }
 
-    /// Adds a key unless it is there or there is no room; true if the table should be replaced.
-    pub fn add(&self, key: &Key<K>, hash: u64, ids: &[u32]) -> bool {
-        if ids.is_empty() {
-            return false;
+    /// Adds keys with their hashes and ids, unless they are there or there is no room; true if the table should be
+    /// replaced.
+    #[inline(always)]
+    pub fn add<'a>(&self, entries: impl Iterator<Item = (&'a Key<K>, u64, &'a [u32])>) -> bool {
+        // Counted at the end: every atomic addition would wait for all stores before it.
+        let room = (self.slots.len() / 2).saturating_sub(self.used.load(Ordering::Relaxed));
+        let (mut full, mut added) = (false, 0);
+        for (key, hash, ids) in entries {
+            if added >= room {
+                full = true;
+            } else if !ids.is_empty() {
+                match self.words_of(ids) {
+                    Some(words) => added += usize::from(self.put(key, hash, &words)),
+                    None => full = true,
+                }
+            }
         }
-        if self.used.load(Ordering::Relaxed) * 2 >= self.slots.len() {
-            return true;
-        }
+        self.used.fetch_add(added, Ordering::Relaxed);
+        full
+    }
+
+    /// What a slot holds for these ids; `None` if the pool is full.
+    #[inline(always)]
+    fn words_of(&self, ids: &[u32]) -> Option<[u64; W]> {
         let mut words = [0u64; W];
         if ids.len() <= Self::INLINE {
             for (nth, &id) in ids.iter().enumerate() {
@@ -180,23 +196,27 @@ impl<const W: usize, const K: usize> Table<W, K> {
             words[0] |= (ids.len() as u64) << ID_BITS;
         } else {
             let start = self.pooled.fetch_add(ids.len(), Ordering::Relaxed);
-            let Some(place) = self.pool.get(start..start + ids.len()) else { return true };
-            for (word, &id) in place.iter().zip(ids) {
+            for (word, &id) in self.pool.get(start..start + ids.len())?.iter().zip(ids) {
                 word.0.store(id, Ordering::Relaxed);
             }
             words[0] = POOLED << ID_BITS | ids.len() as u64 | (start as u64) << 32;
         }
+        Some(words)
+    }
+
+    /// Fills a slot; false if none was taken.
+    #[inline(always)]
+    fn put(&self, key: &Key<K>, hash: u64, words: &[u64; W]) -> bool {
         let mut at = self.home(hash);
         loop {
             let slot = &self.slots[at].0;
             let claim = slot[0].compare_exchange(0, BUSY, Ordering::Relaxed, Ordering::Relaxed);
             if claim.is_ok() {
-                for (word, value) in slot[1..].iter().zip(key[1..].iter().chain(&words)) {
+                for (word, value) in slot[1..].iter().zip(key[1..].iter().chain(words)) {
                     word.store(*value, Ordering::Relaxed);
                 }
                 slot[0].store(key[0], Ordering::Release);
-                self.used.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return true;
             }
             if claim == Err(BUSY) || Self::is(&self.slots[at], key) {
                 return false; // somebody else is adding this or its neighbour: a cache may forget
@@ -246,7 +266,7 @@ impl<const W: usize, const K: usize> Cache<W, K> {
                 if key[0] != 0 && key[0] != BUSY {
                     ids.clear();
                     full.entry(slot).append(&mut ids);
-                    fresh.add(&key, (self.hash)(&key, &self.seeds), &ids);
+                    fresh.add([(&key, (self.hash)(&key, &self.seeds), &ids[..])].into_iter());
                 }
             }
         }

@@ -49,7 +49,8 @@ pub(super) struct Work {
     /// The starts with the barriers of long pieces.
     cuts: Vec<u32>,
     keys: Box<[ShortKey; BATCH]>,
-    hashes: Box<[u64; BATCH]>,
+    /// What stands behind those of a batch is asked for in vain.
+    hashes: Box<[u64; BATCH + AHEAD]>,
     pub(super) queue: Queue,
     pub(super) words: Vec<Word<16>>,
     pub(super) wide_words: Vec<Word<32>>,
@@ -131,6 +132,36 @@ impl Tables {
 #[inline(always)]
 fn from_to(starts: &[u32], nth: usize) -> std::ops::Range<usize> {
     starts[nth] as usize..starts[nth + 1] as usize
+}
+
+/// Writes the ids of pieces from the `nth` on to `row[used..]` as long as the first slots of their probes have them;
+/// how far it came in both. A function of its own: what it works on stays in registers.
+#[inline(never)]
+fn look_up(
+    table: &Short,
+    keys: &[ShortKey],
+    hashes: &[u64; BATCH + AHEAD],
+    mut nth: usize,
+    row: &mut [u32],
+    mut used: usize,
+) -> (usize, usize) {
+    while let (Some(key), Some(&hash), Some(&later)) =
+        (keys.get(nth), hashes.get(nth), hashes.get(nth + AHEAD))
+    {
+        table.prefetch(later);
+        let (ids, known) = table.quick(key, hash);
+        let Some(place) = row.get_mut(used..used + 4) else { break };
+        if known == 0 {
+            break;
+        }
+        place[0] = ids[0] as u32;
+        place[1] = (ids[0] >> 32) as u32;
+        place[2] = ids[1] as u32;
+        place[3] = (ids[1] >> 32) as u32;
+        used += known;
+        nth += 1;
+    }
+    (nth, used)
 }
 
 /// Notes the pieces that are not short.
@@ -295,8 +326,12 @@ impl Encoder {
             let (start, end) = (starts[nth] as usize, starts[nth + 1] as usize);
             let piece = &text[start..end];
             let key = long_key(piece);
-            if piece.len() < LONG && tables.wide.get(&key, long_hash(&key, &self.seeds)).is_some() {
-                continue;
+            if piece.len() < LONG {
+                if tables.wide.get(&key, long_hash(&key, &self.seeds)).is_some() {
+                    continue;
+                }
+            } else if piece[..LONG - 1] == piece[1..LONG] && self.whole.get(piece) != NONE {
+                continue; // indentation, where the search for a barrier takes long
             }
             let Some(first) = self.barriers.first(piece) else { continue };
             let before = cuts.len();
@@ -367,32 +402,23 @@ impl Encoder {
             tables.short.prefetch(hash);
         }
         work.queue.reserve(6 * count + 6);
-        let mut used = work.queue.used;
-        for nth in 0..count {
-            if let Some(&hash) = work.hashes[..count].get(nth + AHEAD) {
-                tables.short.prefetch(hash);
+        let (mut nth, mut used) = (0, work.queue.used);
+        loop {
+            (nth, used) =
+                look_up(&tables.short, &work.keys[..count], &work.hashes, nth, &mut work.queue.row, used);
+            if nth == count {
+                break;
             }
-            let (ids, known) = tables.short.quick(&work.keys[nth], work.hashes[nth]);
-            if known != 0 {
-                if let Some(place) = work.queue.row.get_mut(used..used + 4) {
-                    place[0] = ids[0] as u32;
-                    place[1] = (ids[0] >> 32) as u32;
-                    place[2] = ids[1] as u32;
-                    place[3] = (ids[1] >> 32) as u32;
-                }
-                used += known;
-                continue;
+            let piece = &text[from_to(starts, nth)];
+            let is_wide = work.keys[nth][0] == NO_KEY;
+            let known = if is_wide { tables.wide(self, piece, &mut work.queue.row[used..]) } else { 0 };
+            used += known;
+            if known == 0 {
+                work.queue.used = used;
+                self.other(piece, nth, work, tables, sink);
+                used = work.queue.used;
             }
-            if work.keys[nth][0] == NO_KEY {
-                let known = tables.wide(self, &text[from_to(starts, nth)], &mut work.queue.row[used..]);
-                if known != 0 {
-                    used += known;
-                    continue;
-                }
-            }
-            work.queue.used = used;
-            self.other(&text[from_to(starts, nth)], nth, work, tables, sink);
-            used = work.queue.used;
+            nth += 1;
         }
         work.queue.used = used;
     }
@@ -467,7 +493,7 @@ impl Work {
             places: Vec::new(),
             cuts: Vec::new(),
             keys: Box::new([[0; 2]; BATCH]),
-            hashes: Box::new([0; BATCH]),
+            hashes: Box::new([0; BATCH + AHEAD]),
             queue: Queue::new(),
             words: Vec::new(),
             wide_words: Vec::new(),

@@ -1,19 +1,24 @@
 //! Merging many short words at once: the words take turns, one merge each, and every pair lookup is
 //! prefetched one turn before it is read, so that the cache misses of different words overlap.
 //!
-//! A word's live positions are a bit mask; nothing in a turn branches but "no merge is left".
+//! A word's live positions are a bit mask, and nothing branches on what is in a word: words of one length take
+//! turns until none of them merges any more, and a word that is done idles. (A mispredicted branch is known only at
+//! the end of a turn, and costs the turns of all words that had begun meanwhile.)
 //! Tried in the prototype and dropped: one word at a time (twice as slow), longest match with
 //! backtracking (seven times).
 
 use super::huge::prefetch;
 use super::pairs::{key, Pairs};
+use super::vectors::{Changes, Vectors};
 use super::NONE;
 
-/// Words in turn. (4: 338 ns a word, 8: 254, 12: 250.)
-const LANES: usize = 12;
+/// Words in turn.
+const LANES: usize = 8;
+/// Words that are ordered by length together.
+const ORDERED: usize = 256;
 /// Keys from here on mean "no merge".
 const LIMIT: u32 = 0xFFFF_FFC0;
-/// A symbol that merges with nothing.
+/// A symbol that merges with nothing; the symbol of a key that means "no merge".
 const END: u32 = super::MAX_SYMBOLS as u32 + 1;
 
 /// A word of at most `C - 1` bytes.
@@ -40,7 +45,6 @@ struct Lane<const C: usize> {
     /// The position that the last merge removed.
     dead: u32,
     live: u64,
-    tag: u32,
 }
 
 /// What the lanes need of a vocabulary.
@@ -53,105 +57,116 @@ pub struct Tables<'a> {
     pub pairs: &'a Pairs,
 }
 
+/// What a pair merges into and where, as a key.
+#[inline(always)]
+fn key_at(symbol: u32, at: u32) -> u32 {
+    symbol << 6 | at // NONE becomes LIMIT
+}
+
 impl<const C: usize> Lane<C> {
     const EMPTY: Self =
-        Self { keys: [NONE; C], symbols: [END; C], pending: [0; 2], at: [0; 2], dead: 0, live: 0, tag: 0 };
+        Self { keys: [NONE; C], symbols: [END; C], pending: [0; 2], at: [0; 2], dead: 0, live: 0 };
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // without link-time optimisation a zip stays a call
     fn start(&mut self, tables: &Tables, word: &Word<C>) {
-        let length = word.length as usize;
-        for at in 0..C - 1 {
-            let (left, right) = (word.bytes[at], word.bytes[at + 1]);
-            let symbol = tables.first[usize::from(left) << 8 | usize::from(right)];
-            let none = if symbol == NONE { LIMIT } else { 0 };
-            self.keys[at] = if at + 1 < length { symbol << 6 | at as u32 | none } else { NONE };
-            self.symbols[at] = tables.bytes[usize::from(left)];
+        let length = (word.length as usize).min(C - 1);
+        (self.keys, self.symbols) = ([NONE; C], [END; C]);
+        let bytes = &word.bytes;
+        for at in 0..length {
+            self.symbols[at] = tables.bytes[usize::from(bytes[at])];
         }
-        self.keys[C - 1] = NONE;
-        self.symbols[C - 1] = END;
+        for at in 1..length {
+            let pair = usize::from(bytes[at - 1]) << 8 | usize::from(bytes[at]);
+            self.keys[at - 1] = key_at(tables.first[pair], at as u32 - 1);
+        }
         self.live = ((1u64 << length) - 1) | 1 << (C - 1);
-        self.tag = word.tag;
         self.pending = [key(END, END); 2]; // settles as "no merge" on the end position
         self.at = [C as u32 - 1; 2];
         self.dead = C as u32 - 1;
     }
 
-    /// Settles the lookups of the last turn and makes one merge; false when there is none left.
-    /// The keys are touched only as whole vectors: a single store before a wide load would stall it.
+    /// Settles the lookups of the last turn and makes one merge; false, and nothing changes, when there is none left.
     #[inline(always)]
-    fn turn(&mut self, pairs: &Pairs) -> bool {
-        let settled = |nth: usize| {
-            let symbol = pairs.get_key(self.pending[nth]);
-            symbol << 6 | self.at[nth] | if symbol == NONE { LIMIT } else { 0 }
-        };
-        let (first, second) = (settled(0), settled(1));
-        let mut least = [NONE; 8];
-        for (block, keys) in self.keys.chunks_exact_mut(8).enumerate() {
-            for ((nth, key), least) in keys.iter_mut().enumerate().zip(&mut least) {
-                let at = (block * 8 + nth) as u32;
-                let mut new = *key;
-                new = if at == self.at[0] { first } else { new };
-                new = if at == self.at[1] { second } else { new };
-                new = if at == self.dead { NONE } else { new };
-                *key = new;
-                *least = new.min(*least);
-            }
-        }
-        let least = least.iter().fold(NONE, |least, &key| least.min(key));
-        if least >= LIMIT {
-            return false;
-        }
-        let (at, symbol) = (least & 63, least >> 6);
+    fn turn<V: Vectors>(&mut self, pairs: &Pairs) -> bool {
+        let settled = |nth: usize| key_at(pairs.get_with::<V>(self.pending[nth]), self.at[nth]);
+        let changes = Changes { keys: [settled(0), settled(1)], at: self.at, dead: self.dead };
+        let least = V::least(&mut self.keys, changes);
+        // No merge: END at the end position, which it is already.
+        let none = u32::from(least >= LIMIT).wrapping_neg();
+        let (at, symbol) = ((least | none) & (C as u32 - 1), least >> 6 & END);
         let above = self.live & (!1u64 << at);
-        let right = above.trailing_zeros();
         let after = (above & above.wrapping_sub(1)).trailing_zeros();
         let below = self.live & ((1u64 << at) - 1);
         let before = 63u32.wrapping_sub(below.leading_zeros()) & (C as u32 - 1); // none: the end
-        self.live &= !(1u64 << right);
+        self.live &= !(above & above.wrapping_neg());
+        self.dead = above.trailing_zeros();
         self.symbols[at as usize % C] = symbol;
         let pending =
-            [key(symbol, self.symbols[after as usize % C]), key(self.symbols[before as usize], symbol)];
+            [key(symbol, self.symbols[after as usize % C]), key(self.symbols[before as usize % C], symbol)];
         pairs.prefetch(pending[0]);
         pairs.prefetch(pending[1]);
         self.pending = pending;
         self.at = [at, before];
-        self.dead = right;
-        true
+        none == 0
+    }
+
+    /// The symbols that are left of a word of so many bytes, and how many.
+    #[inline(always)]
+    fn left(&self, length: u32) -> ([u32; C], usize) {
+        let (mut left, mut count) = ([0; C], 0);
+        for at in 0..length as usize % C {
+            left[count % C] = self.symbols[at];
+            count += (self.live >> at & 1) as usize;
+        }
+        (left, count)
     }
 }
 
-/// Merges `words`; `done(tag, symbols)` in any order.
-#[inline(always)]
-pub fn run<const C: usize>(tables: &Tables, words: &[Word<C>], mut done: impl FnMut(usize, &[u32])) {
-    let mut lanes = [Lane::<C>::EMPTY; LANES];
-    let mut order: [usize; LANES] = std::array::from_fn(|nth| nth);
-    let mut live = words.len().min(LANES);
-    for (lane, word) in lanes.iter_mut().zip(words) {
-        lane.start(tables, word);
+/// Numbers of the words, the shortest first.
+fn by_length<const C: usize>(words: &[Word<C>]) -> [u8; ORDERED] {
+    let (mut order, mut starts) = ([0; ORDERED], [0; 64]);
+    for word in words {
+        starts[word.length as usize % 64] += 1;
     }
-    let mut waiting = words[live..].iter();
-    let mut symbols = [0; C];
-    while live > 0 {
-        let mut nth = 0;
-        while nth < live {
-            let lane = &mut lanes[order[nth]];
-            if lane.turn(tables.pairs) {
-                nth += 1;
-                continue;
+    let mut sum = 0;
+    for start in &mut starts[..C] {
+        (*start, sum) = (sum, sum + *start);
+    }
+    for (nth, word) in words.iter().enumerate() {
+        let start = &mut starts[word.length as usize % 64];
+        order[*start % ORDERED] = nth as u8;
+        *start += 1;
+    }
+    order
+}
+
+/// Merges `words`; `done(tag, symbols, how many)` in any order.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // as above
+pub fn run<V: Vectors, const C: usize>(
+    tables: &Tables,
+    words: &[Word<C>],
+    mut done: impl FnMut(usize, &[u32; C], usize),
+) {
+    let mut lanes = [Lane::<C>::EMPTY; LANES];
+    for words in words.chunks(ORDERED) {
+        for group in by_length(words)[..words.len()].chunks(LANES) {
+            let lanes = &mut lanes[..group.len()];
+            for nth in 0..group.len() {
+                lanes[nth].start(tables, &words[usize::from(group[nth])]);
             }
-            let mut left = lane.live & !(1u64 << (C - 1));
-            let count = left.count_ones() as usize;
-            for symbol in &mut symbols[..count] {
-                *symbol = lane.symbols[left.trailing_zeros() as usize % C];
-                left &= left.wrapping_sub(1);
+            let mut merging = true;
+            while merging {
+                merging = false;
+                for lane in &mut *lanes {
+                    merging |= lane.turn::<V>(tables.pairs);
+                }
             }
-            done(lane.tag as usize, &symbols[..count]);
-            if let Some(word) = waiting.next() {
-                lane.start(tables, word);
-                nth += 1;
-            } else {
-                live -= 1;
-                order.swap(nth, live);
+            for nth in 0..group.len() {
+                let word = &words[usize::from(group[nth])];
+                let (symbols, count) = lanes[nth].left(word.length);
+                done(word.tag as usize, &symbols, count);
             }
         }
     }

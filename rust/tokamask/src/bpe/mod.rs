@@ -20,6 +20,7 @@ pub mod merge;
 pub mod pairs;
 mod queue;
 pub mod spelled;
+mod vectors;
 pub mod whole;
 
 use crate::error::VocabularyError;

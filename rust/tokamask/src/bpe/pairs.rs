@@ -3,6 +3,7 @@
 use bytemuck::Zeroable;
 
 use super::huge::{prefetch, Huge};
+use super::vectors::{Portable, Vectors};
 use super::NONE;
 
 /// Lines of eight packed entries (21 + 21 bits of pair, 22 bits of symbol + 1), filled from the
@@ -62,15 +63,19 @@ impl Pairs {
     /// The same by key.
     #[inline(always)]
     pub fn get_key(&self, key: u64) -> u32 {
+        self.get_with::<Portable>(key)
+    }
+
+    /// The same by key, compared as the processor does it best.
+    #[inline(always)]
+    #[allow(clippy::needless_bitwise_bool)] // see below
+    pub fn get_with<V: Vectors>(&self, key: u64) -> u32 {
         let mut at = self.home(key);
         loop {
             let line = &self.lines[at].0;
-            let mut found = 0;
-            for &slot in line {
-                found |= if slot >> 22 == key { slot } else { 0 };
-            }
-            let symbol = found as u32 & 0x3F_FFFF;
-            if symbol != 0 || line[7] == 0 {
+            let symbol = V::find(line, key) as u32 & 0x3F_FFFF;
+            // Whether a pair merges is anybody's guess: one branch, which hardly ever goes on.
+            if (symbol != 0) | (line[7] == 0) {
                 return symbol.wrapping_sub(1);
             }
             at = (at + 1) & (self.lines.len() - 1);

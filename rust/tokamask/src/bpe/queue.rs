@@ -1,10 +1,13 @@
 //! Pieces that the cache does not know wait until enough of them can be merged side by side. The ids around them
 //! wait as well: a row of ids with holes.
 
-use super::cache::{Entry, Key};
-use super::encoder::{Encoder, Short, Sink, Tables, Wide, Work};
+use super::cache::{Entry, Key, Table};
+use super::encoder::{Encoder, Sink, Tables, Work};
 use super::keys::{long_bytes, short_bytes};
 use super::lanes::{self, Word};
+#[cfg(target_arch = "x86_64")]
+use super::vectors::{Avx2, Avx512};
+use super::vectors::{Portable, Vectors};
 use super::NONE;
 
 /// Pieces that wait until they are merged: several times the lanes, so that few of them end alone.
@@ -17,6 +20,8 @@ const KNOWN: usize = 1 << 11;
 const KEY_AHEAD: usize = 4;
 /// Places of the table of what waits.
 const NOTED: usize = 1 << 10;
+/// Ids that are copied at once.
+const STEP: usize = 8;
 /// In the number of a piece: it is wide.
 const IS_WIDE: u32 = 1 << 31;
 
@@ -46,6 +51,8 @@ pub struct Queue {
     short: Vec<Missing<2>>,
     wide: Vec<Missing<5>>,
     found: Vec<u32>,
+    /// The row without holes.
+    filled: Vec<u32>,
     /// By hash: the piece that was noted last.
     noted: [u16; NOTED],
 }
@@ -69,8 +76,16 @@ fn note<const K: usize>(
 impl Queue {
     /// An empty one.
     pub fn new() -> Self {
-        let (holes, short, wide) = (Vec::new(), Vec::new(), Vec::new());
-        Self { row: Vec::new(), used: 0, holes, short, wide, found: Vec::new(), noted: [u16::MAX; NOTED] }
+        Self {
+            row: Vec::new(),
+            used: 0,
+            holes: Vec::new(),
+            short: Vec::new(),
+            wide: Vec::new(),
+            found: Vec::new(),
+            filled: Vec::new(),
+            noted: [u16::MAX; NOTED],
+        }
     }
 
     /// Forgets everything.
@@ -144,19 +159,47 @@ impl Queue {
     }
 
     /// Sends the row, its holes filled.
-    fn send(&self, sink: &mut impl Sink) {
-        let mut from = 0;
-        for hole in &self.holes {
-            let at = hole.at as usize;
-            if from < at {
-                sink.ids(&self.row[from..at]);
-                from = at;
-            }
-            let nth = (hole.piece & !IS_WIDE) as usize;
-            let ids = if hole.piece < IS_WIDE { self.short[nth].ids } else { self.wide[nth].ids };
-            sink.ids(&self.found[ids.0 as usize..ids.1 as usize]);
+    fn send(&mut self, sink: &mut impl Sink) {
+        let Self { row, used, holes, short, wide, found, filled, .. } = self;
+        if holes.is_empty() {
+            return sink.ids(&row[..*used]);
         }
-        sink.ids(&self.row[from..self.used]);
+        let ids_of = |hole: &Hole| {
+            let nth = (hole.piece & !IS_WIDE) as usize;
+            let (from, to) = if hole.piece < IS_WIDE { short[nth].ids } else { wide[nth].ids };
+            (from as usize, (to - from) as usize)
+        };
+        // Stretches are copied in whole steps, so that their lengths are hardly branched on.
+        let missing: usize = holes.iter().map(|hole| ids_of(hole).1).sum();
+        let room = *used + missing + 2 * STEP;
+        filled.resize(filled.len().max(room), 0);
+        row.resize(row.len().max(*used + STEP), 0);
+        found.resize(found.len() + STEP, 0);
+        let (mut from, mut to) = (0, 0);
+        for hole in &*holes {
+            let at = hole.at as usize;
+            copy(row, from, filled, to, at - from);
+            to += at - from;
+            from = at;
+            let (start, count) = ids_of(hole);
+            copy(found, start, filled, to, count);
+            to += count;
+        }
+        copy(row, from, filled, to, *used - from);
+        sink.ids(&filled[..to + *used - from]);
+    }
+}
+
+/// Copies so many ids, and perhaps some more; both slices have a [`STEP`] behind them.
+#[inline(always)]
+fn copy(source: &[u32], from: usize, target: &mut [u32], to: usize, count: usize) {
+    let mut done = 0;
+    while done < count {
+        let ids = source[from + done..].first_chunk::<STEP>();
+        if let (Some(ids), Some(place)) = (ids, target[to + done..].first_chunk_mut()) {
+            *place = *ids;
+        }
+        done += STEP;
     }
 }
 
@@ -174,100 +217,127 @@ impl Encoder {
     fn resolve(&self, work: &mut Work, tables: &mut Tables) {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
-            // SAFETY: the features were just detected (BMI1, LZCNT and POPCNT come with AVX2).
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                // SAFETY: the features were just detected (BMI1, LZCNT and POPCNT come with AVX2).
+                return unsafe { self.resolve_avx512(work, tables) };
+            }
+            // SAFETY: as above.
             return unsafe { self.resolve_avx2(work, tables) };
         }
-        self.resolve_portable(work, tables);
+        self.resolve_by::<Portable>(work, tables);
     }
 
-    /// The same code, compiled for wide vectors.
+    /// The same code, compiled for vectors of 32 bytes.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn resolve_avx2(&self, work: &mut Work, tables: &mut Tables) {
-        self.resolve_portable(work, tables);
+        self.resolve_by::<Avx2>(work, tables);
+    }
+
+    /// And of 64.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx2,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn resolve_avx512(&self, work: &mut Work, tables: &mut Tables) {
+        self.resolve_by::<Avx512>(work, tables);
     }
 
     #[inline(always)]
-    fn resolve_portable(&self, work: &mut Work, tables: &mut Tables) {
-        if self.resolve_short(&mut work.queue, &mut work.words, &tables.short) {
+    fn resolve_by<V: Vectors>(&self, work: &mut Work, tables: &mut Tables) {
+        let Work { queue: Queue { short, wide, found, .. }, words, wide_words, .. } = work;
+        for missing in short.iter().rev().take(KEY_AHEAD) {
+            self.whole.prefetch_key(missing.hash);
+        }
+        let token = |missing: &Missing<2>| self.whole.get_short(&missing.key, missing.hash);
+        if self.merge::<V, 16, 4, 2>(short, found, words, &tables.short, token, short_bytes) {
             tables.short = self.short.replace(&tables.short);
         }
-        if !work.queue.wide.is_empty()
-            && self.resolve_wide(&mut work.queue, &mut work.wide_words, &tables.wide)
-        {
+        if wide.is_empty() {
+            return;
+        }
+        let token = |missing: &Missing<5>| {
+            let (bytes, length) = long_bytes(&missing.key);
+            self.whole.get(&bytes[..length as usize])
+        };
+        if self.merge::<V, 32, 8, 5>(wide, found, wide_words, &tables.wide, token, long_bytes) {
             tables.wide = self.wide.replace(&tables.wide);
         }
     }
 
-    /// Pieces with short keys; true if the table is full.
+    /// Merges the pieces that wait for one table and are no `token`; true if the table is full.
     #[inline(always)]
-    fn resolve_short(&self, queue: &mut Queue, words: &mut Vec<Word<16>>, table: &Short) -> bool {
-        let Queue { short, found, .. } = queue;
-        for missing in short.iter().rev().take(KEY_AHEAD) {
-            self.whole.prefetch_key(missing.hash);
-        }
+    fn merge<V: Vectors, const C: usize, const W: usize, const K: usize>(
+        &self,
+        waiting: &mut [Missing<K>],
+        found: &mut Vec<u32>,
+        words: &mut Vec<Word<C>>,
+        table: &Table<W, K>,
+        token: impl Fn(&Missing<K>) -> u32,
+        bytes: impl Fn(&Key<K>) -> ([u8; C], u32),
+    ) -> bool {
         words.clear();
-        let mut full = false;
-        for (nth, missing) in short.iter_mut().enumerate() {
-            let id = self.whole.get_short(&missing.key, missing.hash);
+        for (nth, missing) in waiting.iter_mut().enumerate() {
+            let id = token(missing);
             if id == NONE {
-                let (bytes, length) = short_bytes(&missing.key);
+                let (bytes, length) = bytes(&missing.key);
                 lanes::prefetch_first(&self.first, &bytes);
                 words.push(Word { bytes, length, tag: nth as u32 });
             } else {
                 missing.ids = (found.len() as u32, found.len() as u32 + 1);
                 found.push(id);
-                full |= table.add(&missing.key, missing.hash, &[id]);
             }
         }
         let first = found.len();
-        lanes::run(&self.lane_tables(), words, |nth, symbols| {
-            short[nth].ids = (found.len() as u32, (found.len() + symbols.len()) as u32);
+        lanes::run::<V, C>(&self.lane_tables(), words, |nth, symbols, count| {
+            let start = found.len();
             found.extend_from_slice(symbols);
+            found.truncate(start + count);
+            waiting[nth].ids = (start as u32, (start + count) as u32);
         });
-        self.to_ids(&mut found[first..]);
-        for word in words {
-            let Missing { key, hash, ids } = &short[word.tag as usize];
-            full |= table.add(key, *hash, &found[ids.0 as usize..ids.1 as usize]);
-        }
-        full
-    }
-
-    /// Symbols become ids: all at once, since each waits for memory.
-    #[inline(always)]
-    fn to_ids(&self, symbols: &mut [u32]) {
-        for symbol in symbols {
+        // Symbols become ids: all at once, since each waits for memory.
+        for symbol in &mut found[first..] {
             *symbol = self.bpe.ids[*symbol as usize];
         }
+        let entry = |missing: &'_ Missing<K>| missing.ids.0 as usize..missing.ids.1 as usize;
+        table.add(waiting.iter().map(|missing| (&missing.key, missing.hash, &found[entry(missing)])))
     }
+}
 
-    /// Pieces of 16 to 31 bytes; true if the table is full.
-    #[inline(always)]
-    fn resolve_wide(&self, queue: &mut Queue, words: &mut Vec<Word<32>>, table: &Wide) -> bool {
-        let Queue { wide, found, .. } = queue;
-        words.clear();
-        let mut full = false;
-        for (nth, missing) in wide.iter_mut().enumerate() {
-            let (bytes, length) = long_bytes(&missing.key);
-            let id = self.whole.get(&bytes[..length as usize]);
-            if id == NONE {
-                words.push(Word { bytes, length, tag: nth as u32 });
-            } else {
-                missing.ids = (found.len() as u32, found.len() as u32 + 1);
-                found.push(id);
-                full |= table.add(&missing.key, missing.hash, &[id]);
+#[cfg(test)]
+mod tests {
+    use super::super::encoder::Encoder;
+    use super::super::Merges;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Tokens as they come; enough pieces that the queue fills several times, some of them known by then.
+        #[test]
+        fn pieces_encode_as_they_are_defined(
+            tokens in prop::collection::btree_set(prop::collection::vec(prop::sample::select(b"abcd".to_vec()), 2..9), 0..60),
+            letters in prop::collection::vec(prop::sample::select(b"aaabbcd".to_vec()), 64..3000),
+            lengths in prop::collection::vec(1usize..40, 1..20),
+        ) {
+            let bytes = b"abcd".map(|byte| vec![byte]);
+            let tokens: Vec<Option<&[u8]>> = bytes.iter().chain(&tokens).map(|token| Some(&token[..])).collect();
+            let Ok(encoder) = Encoder::new(&tokens, &Merges::Ranks, false) else { return Ok(()) }; // late tokens that vie
+            let mut starts = vec![0u32];
+            for length in lengths.iter().cycle() {
+                let start = starts[starts.len() - 1] as usize;
+                if start >= letters.len() {
+                    break;
+                }
+                starts.push((start + length).min(letters.len()) as u32);
+            }
+            let mut wanted = Vec::new();
+            for span in starts.windows(2) {
+                encoder.bpe().encode_piece(&letters[span[0] as usize..span[1] as usize], &mut wanted);
+            }
+            for _ in 0..2 {
+                let (mut ids, mut left) = (Vec::new(), Some(&starts));
+                encoder.encode(&letters, |all| all.extend(left.take().into_iter().flatten()), &mut ids);
+                prop_assert_eq!(&ids, &wanted);
             }
         }
-        let first = found.len();
-        lanes::run(&self.lane_tables(), words, |nth, symbols| {
-            wide[nth].ids = (found.len() as u32, (found.len() + symbols.len()) as u32);
-            found.extend_from_slice(symbols);
-        });
-        self.to_ids(&mut found[first..]);
-        for word in words {
-            let Missing { key, hash, ids } = &wide[word.tag as usize];
-            full |= table.add(key, *hash, &found[ids.0 as usize..ids.1 as usize]);
-        }
-        full
     }
 }

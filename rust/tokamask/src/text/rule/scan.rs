@@ -201,17 +201,20 @@ impl<'a> Pieces<'a> {
                 if chunk % vectors::STEP == 0 {
                     vectors::mark(self.rule, windows, text, chunk, marks, wide);
                 } else {
-                    let mut padded = [0; CHUNK];
-                    padded[..chunk].copy_from_slice(&text[..chunk]);
+                    let mut room = vectors::Room::<u8, CHUNK>::new();
                     let length = chunk.next_multiple_of(vectors::STEP);
-                    vectors::mark(self.rule, windows, &padded, length, marks, wide);
+                    let padded = room.zeroed(length);
+                    padded[..chunk].copy_from_slice(&text[..chunk]);
+                    vectors::mark(self.rule, windows, padded, length, marks, wide);
                 }
             }
             marks.decided = marks.decided.min(chunk - MARGIN);
             // The first byte starts the chunk's first piece; the last ones are not decided.
             marks.ends[0] &= !1;
             marks.open[0] &= !1;
-            for (word, (ends, open)) in marks.ends.iter_mut().zip(&mut marks.open).enumerate() {
+            let words = chunk.div_ceil(64);
+            let marked = marks.ends[..words].iter_mut().zip(&mut marks.open);
+            for (word, (ends, open)) in marked.enumerate() {
                 let decided = marks.decided.saturating_sub(word * 64);
                 if decided < 64 {
                     let mask = (1u64 << decided) - 1;

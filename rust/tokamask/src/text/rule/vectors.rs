@@ -5,6 +5,9 @@ use std::arch::x86_64::{
     _mm256_cmpeq_epi8, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi8,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_storeu_si256, _mm256_xor_si256, _mm_loadu_si128,
 };
+use std::mem::MaybeUninit;
+
+use bytemuck::Zeroable;
 
 use super::groups::{Plane, GROUPS};
 use super::scan::{Marks, CHUNK, WORDS};
@@ -16,11 +19,33 @@ pub(super) const STEP: usize = vectors512::WIDTH;
 /// Room before the first group, for the look to the left.
 pub(super) const BEFORE: usize = 32;
 
+/// Room after the last group, for the look to the right.
+const AFTER: usize = 64 + 32;
+const ALL: usize = BEFORE + CHUNK + AFTER;
+
 /// A byte for every byte of the chunk, with room on both sides.
-pub(super) struct Bytes(pub [u8; BEFORE + CHUNK + 64 + 32]);
+pub(super) struct Bytes<'a>(pub &'a mut [u8]);
 
 /// One bit per byte.
-pub(super) type Bits = [u64; WORDS];
+pub(super) type Bits = [u64];
+
+/// Room for a chunk, of which no more is cleared than is used: a short text has a short chunk.
+pub(super) struct Room<T, const N: usize>([MaybeUninit<T>; N]);
+
+impl<T: Zeroable, const N: usize> Room<T, N> {
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; N])
+    }
+
+    /// The first `count` places, zero.
+    #[inline]
+    pub fn zeroed(&mut self, count: usize) -> &mut [T] {
+        let places = &mut self.0[..count];
+        places.fill_with(MaybeUninit::zeroed);
+        // SAFETY: all of them were just filled with zeros, for which the type is valid.
+        unsafe { std::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), count) }
+    }
+}
 
 /// `vpmovmskb` as opaque assembly: as an intrinsic the mask is a bit vector to the optimiser,
 /// which then takes it apart byte by byte (measured: half the speed).
@@ -70,24 +95,29 @@ pub unsafe fn mark(
     marks: &mut Marks,
     wide_vectors: bool,
 ) {
-    let mut raw = Bytes([0; BEFORE + CHUNK + 64 + 32]);
-    let mut groups = Bytes([0; BEFORE + CHUNK + 64 + 32]);
-    let (mut wide, mut refined) = ([0; WORDS], [0; WORDS]);
-    let (mut counted, mut white, mut lines) = ([0; WORDS], [0; WORDS], [0; WORDS]);
+    let (mut one, mut other) = (Room::<u8, ALL>::new(), Room::<u8, ALL>::new());
+    let (mut raw, mut groups) =
+        (Bytes(one.zeroed(BEFORE + length + AFTER)), Bytes(other.zeroed(BEFORE + length + AFTER)));
+    let words = length / 64;
+    let mut bits = Room::<u64, { 5 * WORDS }>::new();
+    let (wide, bits) = bits.zeroed(5 * words).split_at_mut(words);
+    let (refined, bits) = bits.split_at_mut(words);
+    let (counted, bits) = bits.split_at_mut(words);
+    let (white, lines) = bits.split_at_mut(words);
     debug_assert!(length <= text.len().min(CHUNK) && length % STEP == 0);
     marks.decided = length;
     // SAFETY: this function has the features that the callees ask for.
     unsafe {
         let any = if wide_vectors {
-            vectors512::classify(windows, &text[..length], &mut raw, &mut wide)
+            vectors512::classify(windows, &text[..length], &mut raw, wide)
         } else {
-            classify(windows, &text[..length], &mut raw, &mut wide)
+            classify(windows, &text[..length], &mut raw, wide)
         };
-        if any && !patch(rule, windows, text, &wide, &mut raw, &mut refined) {
+        if any && !patch(rule, windows, text, wide, &mut raw, refined) {
             marks.decided = 0;
             return;
         }
-        let bits = [&mut counted, &mut white, &mut lines];
+        let bits = [&mut *counted, &mut *white, &mut *lines];
         if wide_vectors {
             vectors512::refine(windows, length, &raw, &mut groups, bits);
         } else {
@@ -96,9 +126,9 @@ pub unsafe fn mark(
         begin(rule, windows, text, &raw, &mut groups);
         if any {
             refined[0] &= !1; // the first character
-            refine_wide(windows, text, &refined, &raw, &mut groups);
+            refine_wide(windows, text, refined, &raw, &mut groups);
         }
-        before_lines(windows, length, &white, &lines, &raw, &mut groups, marks);
+        before_lines(windows, length, white, lines, &raw, &mut groups, marks);
         // The reach is in characters; where some have several bytes, in four times the bytes.
         let reach = if any { 4 * REACH } else { REACH };
         if wide_vectors {
@@ -108,7 +138,7 @@ pub unsafe fn mark(
         }
     }
     if let Some((_, most)) = windows.counted {
-        count(&counted, most, marks);
+        count(counted, most, marks);
     }
 }
 
@@ -135,7 +165,7 @@ unsafe fn classify(windows: &Windows, text: &[u8], raw: &mut Bytes, wide: &mut B
         }
         // SAFETY: AVX2 is there.
         let high = unsafe {
-            store(&mut raw.0, BEFORE + at, group);
+            store(raw.0, BEFORE + at, group);
             mask(bytes)
         };
         wide[at / 64] |= high << (at % 64);
@@ -212,7 +242,7 @@ unsafe fn refine(
     let counts = _mm256_set1_epi8(windows.counted.map_or(-1, |(group, _)| group as i8));
     for at in (0..length).step_by(32) {
         // SAFETY: AVX2 is there; the bytes have room on both sides.
-        let (here, left) = unsafe { (load(&raw.0, BEFORE + at), load(&raw.0, BEFORE + at - 1)) };
+        let (here, left) = unsafe { (load(raw.0, BEFORE + at), load(raw.0, BEFORE + at - 1)) };
         let bit = _mm256_shuffle_epi8(bit, here);
         let mut group = _mm256_shuffle_epi8(plain, here);
         for (after, marked) in after.iter().zip(&marked) {
@@ -223,7 +253,7 @@ unsafe fn refine(
         let (word, shift) = (at / 64, at % 64);
         // SAFETY: AVX2 is there.
         unsafe {
-            store(&mut groups.0, BEFORE + at, group);
+            store(groups.0, BEFORE + at, group);
             counted[word] |= mask(_mm256_cmpeq_epi8(here, counts)) << shift;
             white[word] |= mask(flags) << shift;
             lines[word] |= mask(_mm256_add_epi8(flags, flags)) << shift;
@@ -364,9 +394,9 @@ unsafe fn look_up(windows: &Windows, text: &[u8], groups: &Bytes, reach: usize, 
         // SAFETY: AVX2 is there; the groups have room on both sides.
         let (left, here, right, bytes) = unsafe {
             (
-                load(&groups.0, BEFORE + at - 1),
-                load(&groups.0, BEFORE + at),
-                load(&groups.0, BEFORE + at + 1),
+                load(groups.0, BEFORE + at - 1),
+                load(groups.0, BEFORE + at),
+                load(groups.0, BEFORE + at + 1),
                 load(text, at),
             )
         };

@@ -53,7 +53,7 @@ pub unsafe fn classify(windows: &Windows, text: &[u8], raw: &mut Bytes, wide: &m
         let beyond = _mm512_movepi8_mask(bytes);
         let group = _mm512_maskz_permutex2var_epi8(!beyond, low, bytes, high);
         // SAFETY: the features are there.
-        unsafe { store(&mut raw.0, BEFORE + at, group) };
+        unsafe { store(raw.0, BEFORE + at, group) };
         wide[word] = beyond;
         any |= beyond;
     }
@@ -77,7 +77,7 @@ pub unsafe fn refine(
     let counts = _mm512_set1_epi8(windows.counted.map_or(-1, |(group, _)| group as i8));
     for (word, at) in (0..length).step_by(WIDTH).enumerate() {
         // SAFETY: the bytes have room on both sides.
-        let (here, left) = unsafe { (load(&raw.0, BEFORE + at), load(&raw.0, BEFORE + at - 1)) };
+        let (here, left) = unsafe { (load(raw.0, BEFORE + at), load(raw.0, BEFORE + at - 1)) };
         let bit = _mm512_shuffle_epi8(bit, here);
         let mut group = _mm512_shuffle_epi8(plain, here);
         for (after, marked) in after.iter().zip(&marked) {
@@ -86,7 +86,7 @@ pub unsafe fn refine(
         }
         let flags = _mm512_shuffle_epi8(flags, here);
         // SAFETY: the features are there.
-        unsafe { store(&mut groups.0, BEFORE + at, group) };
+        unsafe { store(groups.0, BEFORE + at, group) };
         counted[word] = _mm512_cmpeq_epi8_mask(here, counts);
         white[word] = _mm512_movepi8_mask(flags);
         lines[word] = _mm512_test_epi8_mask(flags, _mm512_set1_epi8(0x40));
@@ -108,9 +108,9 @@ pub unsafe fn look_up(windows: &Windows, text: &[u8], groups: &Bytes, reach: usi
         // SAFETY: the groups have room on both sides; `at + 64 <= text.len()`, a multiple of 64.
         let (left, here, right, bytes) = unsafe {
             (
-                load(&groups.0, BEFORE + at - 1),
-                load(&groups.0, BEFORE + at),
-                load(&groups.0, BEFORE + at + 1),
+                load(groups.0, BEFORE + at - 1),
+                load(groups.0, BEFORE + at),
+                load(groups.0, BEFORE + at + 1),
                 load(text, at),
             )
         };
