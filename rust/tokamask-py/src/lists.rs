@@ -43,8 +43,10 @@ impl Ints {
             return PyList::new(py, ids.iter().map(|&id| self.int(py, id)));
         }
         // All ids are looked up before the list is: a list must not be left half filled.
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.0.len()) {
-            return Err(PyIndexError::new_err(format!("id {id} of {}", self.0.len())));
+        // The largest is found by vectors, the first that is too large would not be.
+        let most = ids.iter().fold(0, |most, &id| most.max(id)) as usize;
+        if !ids.is_empty() && most >= self.0.len() {
+            return Err(PyIndexError::new_err(format!("id {most} of {}", self.0.len())));
         }
         let old = py.version_info() < (3, 12);
         // SAFETY: the list is new, nobody else knows it, and its layout was verified: it has room for `ids.len()`

@@ -6,6 +6,9 @@ use crate::bpe::cache::fold;
 use crate::bpe::huge::{prefetch, Huge};
 use crate::bpe::NONE;
 
+/// Spellings between asking for a slot and filling it.
+const AHEAD: usize = 16;
+
 /// Spellings in the order of the file, and their ids.
 pub struct SpellingTable {
     text: String,
@@ -100,6 +103,37 @@ impl SpellingTable {
         self.text.push_str(spelling);
         self.starts.push(self.text.len() as u32);
         self.ids.push(id);
+        true
+    }
+
+    /// Adds a spelling that is found only after [`Self::index`].
+    #[inline]
+    pub fn push(&mut self, spelling: &str, id: u32) {
+        self.text.push_str(spelling);
+        self.starts.push(self.text.len() as u32);
+        self.ids.push(id);
+    }
+
+    /// Makes what was pushed into a table without entries findable, each slot asked for some spellings ahead; false
+    /// if two are equal.
+    pub fn index(&mut self) -> bool {
+        self.slots = Huge::zeroed((self.count().max(8) * 2).next_power_of_two());
+        self.slots.fill(u64::MAX);
+        let mut hashes = [0; AHEAD];
+        for nth in 0..self.count() + AHEAD {
+            if nth >= AHEAD {
+                let (nth, hash) = (nth - AHEAD, hashes[nth % AHEAD]);
+                let at = self.find(self.entry(nth).as_bytes(), hash);
+                if self.slots[at] != u64::MAX {
+                    return false;
+                }
+                self.slots[at] = hash >> 32 << 32 | nth as u64;
+            }
+            if nth < self.count() {
+                hashes[nth % AHEAD] = self.hash(self.entry(nth).as_bytes());
+                self.prefetch(hashes[nth % AHEAD]);
+            }
+        }
         true
     }
 

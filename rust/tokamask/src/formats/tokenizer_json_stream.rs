@@ -164,7 +164,7 @@ impl<'a> Scanner<'a> {
     fn vocab(&mut self) -> Option<SpellingTable> {
         let left = self.text.len() - self.at;
         // A member takes some twelve bytes and more, and a merge takes about as much again.
-        let mut table = SpellingTable::new(left / 40, left / 2);
+        let mut table = SpellingTable::new(0, left / 2);
         let (mut own, mut given) = (String::new(), Vec::with_capacity(left / 40));
         self.take(b'{')?;
         loop {
@@ -175,11 +175,12 @@ impl<'a> Scanner<'a> {
                 given.resize(id as usize + 1, false);
             }
             // Read as a tree, the last of equal names would stand; an id given twice is an error.
-            if std::mem::replace(&mut given[id as usize], true) || !table.add(spelling, id) {
+            if std::mem::replace(&mut given[id as usize], true) {
                 return None;
             }
+            table.push(spelling, id);
             if !self.another(b'}')? {
-                return Some(table);
+                return table.index().then_some(table);
             }
         }
     }
