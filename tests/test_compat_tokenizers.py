@@ -454,3 +454,24 @@ def test_transformers_takes_it():
     )
     assert mine.all_special_ids == fast.all_special_ids
     assert mine.tokenize("the fox") == fast.tokenize("the fox")
+
+
+def test_special_tokens_in_normal_form_and_what_truncation_cut_off():
+    """A special token with another normal form stays in the text; cut-off parts keep their numbers."""
+    both = []
+    for lib in (theirs, ours):
+        tok = lib.Tokenizer(lib.models.WordLevel({"[UNK]": 0, "a": 1, "b": 2, "[S]": 3}, unk_token="[UNK]"))
+        tok.normalizer = lib.normalizers.Lowercase()
+        tok.pre_tokenizer = lib.pre_tokenizers.WhitespaceSplit()
+        tok.post_processor = lib.processors.TemplateProcessing("[S]:2 $A:1", "$B:3 [S]:4 $A:2", [("[S]", 3)])
+        tok.add_special_tokens([lib.AddedToken("X y", normalized=True), lib.AddedToken("z", normalized=True)])
+        tok.enable_truncation(5, direction="left")
+        seen = [tok.decode(ids) for ids in ([4, 1, 5, 2], [5], [4])]
+        for text in ("a b a b a b a", ("a b a", "b a b a"), "x Y a"):
+            encoding = tok.encode(*text) if isinstance(text, tuple) else tok.encode(text)
+            seen.extend(
+                (each.ids, each.tokens, each.type_ids, each.sequence_ids, each.offsets)
+                for each in (encoding, *encoding.overflowing)
+            )
+        both.append(seen)
+    assert both[0] == both[1]

@@ -223,6 +223,8 @@ def test_the_compiled_file_is_the_same_tokenizer(smollm2_json, tmp_path):
             mapped.encode_by(text, method="fewest").tolist()
             == smollm2_json.encode_by(text, method="fewest").tolist()
         )
+    mapped.compile(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
     mapped.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     for name in ("one.json", "other.json"):

@@ -581,6 +581,16 @@ impl Tokenizer {
         Ok(std::fs::write(path, data).map_err(PyErr::from)?)
     }
 
+    /// Writes the compiled form, whatever the name of the file ends in; see :meth:`save`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> tok.compile("vocabulary.bin")  # doctest: +SKIP
+    /// >>> tok = tm.Tokenizer.from_file("vocabulary.bin")  # doctest: +SKIP
+    fn compile(&self, path: std::path::PathBuf) -> Result<()> {
+        Ok(std::fs::write(path, self.inner.to_compiled()?).map_err(PyErr::from)?)
+    }
+
     fn __len__(&self) -> usize {
         self.inner.vocabulary().len()
     }

@@ -235,7 +235,12 @@ class TemplateProcessing(PostProcessor):
         for piece in self.single if len(encodings) == 1 else self.pair:
             if "Sequence" in piece:
                 nth = 0 if piece["Sequence"]["id"] == "A" else 1
-                parts.append(_sequence(encodings[nth]._copy(), nth, piece["Sequence"]["type_id"]))
+                encoding = encodings[nth]._copy()
+                kept = [list(each.type_ids) for each in encoding.overflowing]
+                parts.append(_sequence(encoding, nth, piece["Sequence"]["type_id"]))
+                # What a truncation cut off keeps the numbers it had, there as here.
+                for each, type_ids in zip(encoding.overflowing, kept, strict=True):
+                    each.type_ids = type_ids
             elif add_special_tokens:
                 token = self.special_tokens[piece["SpecialToken"]["id"]]
                 parts.append(_special(token["tokens"], token["ids"], piece["SpecialToken"]["type_id"]))

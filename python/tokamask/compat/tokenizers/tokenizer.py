@@ -552,9 +552,10 @@ class Tokenizer:
         for token_id in ids:
             token_id = int(token_id)
             known = self._added.get(token_id)
-            if known is not None and known.special and skip_special_tokens:
-                continue
             token = self._forms.get(token_id) or self.id_to_token(token_id)
+            # One whose normal form is another text is not taken for special there.
+            if skip_special_tokens and known is not None and known.special and token == known.content:
+                continue
             if token is not None:
                 tokens.append(token)
         return " ".join(tokens) if self._decoder is None else self._decoder.decode(tokens)
