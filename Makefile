@@ -75,7 +75,7 @@ kernels-proof: $(VENV)/.package $(VENV)/.test ## compile every kernel variant fo
 
 .PHONY: kernels-thorough
 kernels-thorough: $(VENV)/.package $(VENV)/.test ## every kernel under every sanitizer and schedule, and without each barrier
-	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 -q --timeout 1200 $(wildcard tests/test_cuda_*.py)
+	EMULATOR_THOROUGH=1 $(BIN)/pytest -n 2 --dist worksteal -q --timeout 1200 tests/test_cuda_emulator.py tests/test_cuda_selftest.py
 
 $(VENV)/.exact: requirements/exact.txt $(VENV)/.test
 	@echo "== fetching vocabularies (200 MB)"

@@ -65,6 +65,7 @@ def test_token_select(engine, n_init, k, n_local):  # noqa: F811
     np.testing.assert_array_equal(got, reference("token_select").token_select(q, keys, table, lens, **counts))
 
 
+@pytest.mark.sanitized
 def test_a_window_of_votes():
     """With a window of three the neighbours of the single best token are as good as itself."""
     q, keys, table = cache_case(3, batch=1, kv_heads=1, group=1)

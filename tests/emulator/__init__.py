@@ -39,6 +39,9 @@ SCALARS = {
 }
 SANITIZER = os.environ.get("EMULATOR_SANITIZER", "")
 
+# Stacks and TSan's fibers of the 1024 threads that a block may have, made by the first launch that needs them.
+ROOMS = (ctypes.c_void_p * 2048)()
+
 
 def preload(sanitizer: str) -> dict[str, str]:
     """The environment in which a Python process can load code built with the sanitizer."""
@@ -219,7 +222,7 @@ def launch(
     )
     three = ctypes.c_uint * 3
     run = exported(path, defines, "launch", entry)
-    run(three(*(*grid, 1, 1)[:3]), three(threads, 1, 1), ctypes.c_size_t(shared_bytes), pointers)
+    run(three(*(*grid, 1, 1)[:3]), three(threads, 1, 1), ctypes.c_size_t(shared_bytes), pointers, ROOMS)
 
 
 class EmulatedDevice:

@@ -60,7 +60,7 @@ inline void make_context(Context& context, char* base, size_t size, void (*entry
     for (int i = 0; i < 6; ++i) *--slot = nullptr;
     context.stack_pointer = slot;
 }
-inline void swap_context(Context& from, Context& to) { emu_switch(&from.stack_pointer, to.stack_pointer); }
+EMU_PRIVATE inline void swap_context(Context& from, Context& to) { emu_switch(&from.stack_pointer, to.stack_pointer); }
 #else
 }  // namespace emu
 #include <ucontext.h>
@@ -73,7 +73,7 @@ inline void make_context(Context& context, char* base, size_t size, void (*entry
     context.state.uc_link = nullptr;
     makecontext(&context.state, entry, 0);
 }
-inline void swap_context(Context& from, Context& to) { swapcontext(&from.state, &to.state); }
+EMU_PRIVATE inline void swap_context(Context& from, Context& to) { swapcontext(&from.state, &to.state); }
 #endif
 
 constexpr size_t kStackBytes = 256 << 10;
@@ -84,12 +84,6 @@ inline char* make_stack() {
     if (stack == MAP_FAILED) die("no memory for the stacks");
     mprotect(stack, 4096, PROT_NONE);
     return static_cast<char*>(stack);
-}
-inline void drop_stack(char* stack) {
-#ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(stack, kStackBytes);  // the next mapping at this address starts clean
-#endif
-    munmap(stack, kStackBytes);
 }
 
 inline void release(void* sync) {

@@ -27,9 +27,12 @@ namespace emu {
 
 enum class Wait : uint8_t { ready, block, warp, done };
 struct AsyncCopy { void* target; const void* source; unsigned bytes, valid; };
+// What a thread of a block needs of the system. All libraries of a process take it from one place (`ROOMS` in __init__.py): a stack costs two
+// system calls, a fiber of TSan a megabyte to be cleared, and there may be only so many of both.
+struct Room { char* stack; void* tsan; };
 struct Fiber {
     Context context;
-    char* stack = nullptr;
+    Room* room = nullptr;
     uint3 thread{};
     unsigned lane = 0, warp = 0;
     Wait wait = Wait::ready;
@@ -37,7 +40,6 @@ struct Fiber {
     const char* what = "";
     std::vector<std::vector<AsyncCopy>> copy_groups;
     std::vector<AsyncCopy> open_copies;
-    void* tsan = nullptr;
     void* asan_fake_stack = nullptr;
 };
 // Two sync objects in turn: with one, a lane already at the next barrier would order one still leaving this barrier.
@@ -53,7 +55,7 @@ struct State {
     dim3 block_dim, grid_dim;
     unsigned threads = 0;
     unsigned arrived = 0, votes = 0, vote_result = 0, phase = 0;
-    char barrier_sync[2] = {}, fence_sync = 0, kernel_sync = 0;
+    char barrier_sync[2] = {}, fence_sync = 0, start_sync = 0, kernel_sync = 0;
     char* dynamic = nullptr;
     size_t dynamic_bytes = 0;
     void (*body)(void*) = nullptr;
@@ -68,10 +70,10 @@ EMU_PRIVATE inline void to_fiber(Fiber& fiber) {
     S.current = &fiber;
 #ifdef EMU_ASAN
     void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
+    __sanitizer_start_switch_fiber(&fake, fiber.room->stack, kStackBytes);
 #endif
 #ifdef EMU_TSAN
-    __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
+    __tsan_switch_to_fiber(fiber.room->tsan, __tsan_switch_to_fiber_no_sync);
 #endif
     swap_context(S.main, fiber.context);
 #ifdef EMU_ASAN
@@ -96,10 +98,9 @@ EMU_PRIVATE inline void fiber_main() {
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &S.main_stack, &S.main_stack_bytes);
 #endif
+    acquire(&S.start_sync);
     S.body(S.body_argument);
-#ifdef EMU_TSAN
-    __tsan_release(&S.kernel_sync);
-#endif
+    release(&S.kernel_sync);
     S.current->wait = Wait::done;
     S.current->what = "exit";
     to_main(true);
@@ -234,11 +235,9 @@ inline void start_block() {
         fiber.wait = Wait::ready;
         fiber.open_copies.clear();
         fiber.copy_groups.clear();
-        make_context(fiber.context, fiber.stack, kStackBytes, fiber_main);
-#ifdef EMU_TSAN
-        fiber.tsan = __tsan_create_fiber(0);
-#endif
+        make_context(fiber.context, fiber.room->stack, kStackBytes, fiber_main);
     }
+    release(&S.start_sync);
 }
 inline void run_block(const std::vector<unsigned>& order) {
     start_block();
@@ -262,9 +261,6 @@ inline void run_block(const std::vector<unsigned>& order) {
                 fprintf(stderr, "  thread %u waits at %s, line %d\n", i, S.fibers[i].what, S.fibers[i].line);
         die("deadlock (a thread returned or diverged before a barrier)");
     }
-#ifdef EMU_TSAN
-    for (auto& fiber : S.fibers) __tsan_destroy_fiber(fiber.tsan);
-#endif
     acquire(&S.kernel_sync);  // the next block reuses shared memory; races between blocks are the schedules' task
 }
 
@@ -288,16 +284,7 @@ struct Schedule {
         }
     }
 };
-// Stacks that a library keeps between launches: a process loads hundreds of libraries, and the system limits its mappings.
-constexpr size_t kKept = 64;
-
-inline void resize_fibers(size_t threads) {
-    for (size_t i = threads; i < S.fibers.size(); ++i)
-        if (S.fibers[i].stack) drop_stack(S.fibers[i].stack);
-    S.fibers.resize(threads);
-}
-
-inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void*), void* argument) {
+inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, Room* rooms, void (*body)(void*), void* argument) {
     S.threads = block.x * block.y * block.z;
     S.block_dim = block;
     S.grid_dim = grid;
@@ -310,10 +297,15 @@ inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(voi
     void* dynamic = nullptr;  // of the exact size, so that ASan sees one byte too many
     if (dynamic_bytes && posix_memalign(&dynamic, 16, dynamic_bytes)) die("out of memory");
     S.dynamic = static_cast<char*>(dynamic);
-    resize_fibers(S.threads);
+    S.fibers.resize(S.threads);
     S.warps.assign((S.threads + 31) / 32, Warp{});
-    for (auto& fiber : S.fibers)
-        if (!fiber.stack) fiber.stack = make_stack();
+    for (unsigned i = 0; i < S.threads; ++i) {
+        S.fibers[i].room = &rooms[i];
+        if (!rooms[i].stack) rooms[i].stack = make_stack();
+#ifdef EMU_TSAN
+        if (!rooms[i].tsan) rooms[i].tsan = __tsan_create_fiber(0);
+#endif
+    }
 #ifdef EMU_TSAN
     S.tsan_main = __tsan_get_current_fiber();
 #endif
@@ -328,26 +320,25 @@ inline void launch(dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(voi
     free(S.dynamic);
     S.dynamic = nullptr;
     S.current = nullptr;
-    resize_fibers(std::min<size_t>(S.threads, kKept));
 }
 template <class... A> struct Call { void (*kernel)(A...); void** arguments; };
 template <class... A, size_t... I> inline void call(Call<A...>* c, std::index_sequence<I...>) {
     c->kernel(*static_cast<std::remove_reference_t<A>*>(c->arguments[I])...);
 }
 template <class... A>
-inline void launch_kernel(void (*kernel)(A...), const unsigned* g, const unsigned* b, size_t dynamic_bytes, void** arguments) {
+inline void launch_kernel(void (*kernel)(A...), const unsigned* g, const unsigned* b, size_t dynamic_bytes, void** arguments, Room* rooms) {
     Call<A...> c{kernel, arguments};
-    launch({g[0], g[1], g[2]}, {b[0], b[1], b[2]}, dynamic_bytes,
+    launch({g[0], g[1], g[2]}, {b[0], b[1], b[2]}, dynamic_bytes, rooms,
            [](void* p) { call(static_cast<Call<A...>*>(p), std::index_sequence_for<A...>{}); }, &c);
 }
 template <class... A> constexpr const char* signature(void (*)(A...)) { return __PRETTY_FUNCTION__; }
 
 }  // namespace emu
 
-// One exported entry per kernel, with the argument form of cuLaunchKernel: pointers to the arguments.
+// One exported entry per kernel, with the argument form of cuLaunchKernel, pointers to the arguments, and room for 1024 threads.
 #define EMU_EXPORT(name, as)                                                                                             \
     extern "C" __attribute__((visibility("default"))) void emu_launch_##as(const unsigned* g, const unsigned* b,         \
-                                                                           size_t bytes, void** arguments) {             \
-        emu::launch_kernel(&name, g, b, bytes, arguments);                                                               \
+                                                                           size_t bytes, void** arguments, void* rooms) { \
+        emu::launch_kernel(&name, g, b, bytes, arguments, static_cast<emu::Room*>(rooms));                               \
     }                                                                                                                    \
     extern "C" __attribute__((visibility("default"))) const char* emu_signature_##as() { return emu::signature(&name); }
