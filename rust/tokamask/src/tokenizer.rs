@@ -384,7 +384,7 @@ impl Tokenizer {
         if text.len() > u32::MAX as usize {
             return Err(LimitError { limit: "bytes of one text".into(), value: text.len() as u64 }.into());
         }
-        if let Some(rule) = self.pretokenizer.single_rule() {
+        if let Some(rule) = self.pretokenizer.single_rule_for(text) {
             let mut splitter = rule.pieces(text.as_bytes());
             self.encoder.encode(text.as_bytes(), |starts| splitter.fill(starts), sink);
             return Ok(());

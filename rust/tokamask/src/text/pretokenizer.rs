@@ -150,15 +150,23 @@ impl PreTokenizer {
         rules.collect()
     }
 
-    /// The rule, if it is the only step, every character is in some match, and matches are kept.
+    /// The rule, if it is the only step, every character of every text is in some match, and matches are kept.
     pub fn single_rule(&self) -> Option<&Rule> {
+        self.only_rule().filter(|rule| rule.covers_alone())
+    }
+
+    /// The same for one text.
+    pub fn single_rule_for(&self, text: &str) -> Option<&Rule> {
+        self.only_rule().filter(|rule| rule.covers_text(text.as_bytes()))
+    }
+
+    /// The rule, if it is the only step and matches are kept.
+    fn only_rule(&self) -> Option<&Rule> {
         let [(step, pattern)] = &self.steps[..] else { return None };
         match step {
             Step::Matches { .. }
             | Step::Split { behavior: Behavior::Isolated, .. }
-            | Step::Split { behavior: Behavior::Removed, invert: true, .. } => {
-                pattern.rule().filter(|rule| rule.covers_alone())
-            }
+            | Step::Split { behavior: Behavior::Removed, invert: true, .. } => pattern.rule(),
             _ => None,
         }
     }

@@ -289,11 +289,18 @@ impl Automaton {
         self.entries[usize::from(state) * self.stride + class]
     }
 
-    /// True if a match starts at every character, whatever stands around it.
-    pub fn covers(&self, classes: &Classes) -> bool {
+    /// By class: no match begins with it, not even an empty one, whatever stands around it.
+    pub fn foreign(&self, classes: &Classes) -> Vec<bool> {
+        let starts = self.starts();
+        let dead = |column| starts.iter().all(|&start| self.entry(start, column) == DEAD);
+        (0..classes.count).map(|class| (class..self.stride).step_by(self.columns).all(dead)).collect()
+    }
+
+    /// True if a match starts at every character of the other classes, whatever stands around it.
+    pub fn covers(&self, classes: &Classes, foreign: &[bool]) -> bool {
         let starts = self.starts();
         let columns = |class| (class..self.stride).step_by(self.columns);
-        (0..classes.count).flat_map(columns).all(|column| {
+        (0..classes.count).filter(|&class| !foreign[class]).flat_map(columns).all(|column| {
             starts.iter().all(|&start| {
                 let entry = self.entry(start, column);
                 let matched = (0..self.stride).all(|next| self.entry(entry & !MATCHED, next) & MATCHED != 0);
@@ -308,7 +315,7 @@ impl Automaton {
     }
 
     /// By class of two neighbours, `left * classes + right`: how a place between them parts a text.
-    pub fn joints(&self, classes: &Classes, aheads: &[Backwards]) -> Vec<Joint> {
+    pub fn joints(&self, classes: &Classes, aheads: &[Backwards], foreign: &[bool]) -> Vec<Joint> {
         let (count, states) = (classes.count, self.states());
         let (looks, starts) = (self.stride / self.columns, self.starts());
         let entry = |state: usize, class: usize, looks: usize| {
@@ -331,7 +338,7 @@ impl Automaton {
             let begins = |&start: &u16| {
                 (0..looks).all(|looks| entry(usize::from(start), left, looks) & !MATCHED != DEAD)
             };
-            let taken = starts.iter().all(begins);
+            let taken = !foreign.get(left).is_some_and(|&foreign| foreign) && starts.iter().all(begins);
             for right in 0..count {
                 let (mut apart, mut ends) = (true, taken);
                 for (&state, looks) in
@@ -369,7 +376,7 @@ impl Automaton {
     pub fn run(&self, classes: &Classes, span: &Span, start: usize, vain: &mut Vain) -> Option<usize> {
         let text = span.text;
         let (mut row, mut at, mut end) = (self.start_row(classes, span, start), start, usize::MAX);
-        if !span.aheads.is_empty() || vain.is_known() {
+        if !span.aheads.is_empty() || vain.is_known(start) {
             return self.run_far(classes, span, vain, (row, at, end));
         }
         let rows = &self.rows[..];
@@ -427,7 +434,7 @@ impl Automaton {
             }
             at += width;
         }
-        vain.end();
+        vain.end(at);
         (end != usize::MAX).then_some(end)
     }
 
@@ -456,7 +463,7 @@ impl Automaton {
                 at += width;
             }
             if row == 0 {
-                vain.end();
+                vain.end(at);
                 return Some(end);
             }
         }

@@ -52,6 +52,8 @@ pub struct Tree {
     pub aheads: Vec<Node>,
     /// Conditions on what stands before.
     pub behinds: Vec<Behind>,
+    /// The set of all characters.
+    pub any: usize,
     /// The sets.
     pub sets: Vec<ClassUnicode>,
 }
@@ -60,7 +62,8 @@ pub struct Tree {
 pub fn read(expression: &Expr) -> Result<Tree, NotRegular> {
     let mut reader = Reader::default();
     let root = reader.node(expression, &[])?;
-    Ok(Tree { root, aheads: reader.aheads, behinds: reader.behinds, sets: reader.sets })
+    let any = reader.intern(ClassUnicode::new([ClassUnicodeRange::new('\0', char::MAX)]));
+    Ok(Tree { root, any, aheads: reader.aheads, behinds: reader.behinds, sets: reader.sets })
 }
 
 #[derive(Default)]

@@ -20,21 +20,30 @@ pub struct Vain {
     open: Vec<u64>,
     /// Where the next one is noted.
     next: usize,
+    /// The last place that is noted.
+    last: usize,
     /// Characters that were read at all.
     #[cfg(test)]
     pub steps: usize,
 }
 
 impl Vain {
-    /// True if something is noted.
+    /// True if a place after `start` is noted; else the notes have served.
     #[inline]
-    pub fn is_known(&self) -> bool {
-        !self.known.is_empty()
+    pub fn is_known(&mut self, start: usize) -> bool {
+        if start < self.last {
+            return true;
+        }
+        if self.last > 0 {
+            self.clear();
+        }
+        false
     }
 
     /// Another text, or another end of it.
     pub fn clear(&mut self) {
         self.known.clear();
+        self.last = 0;
     }
 
     /// A character is read.
@@ -74,9 +83,12 @@ impl Vain {
         self.open.clear();
     }
 
-    /// The run ended.
+    /// The run ended at `at`.
     #[inline]
-    pub fn end(&mut self) {
-        self.known.extend(self.open.drain(..));
+    pub fn end(&mut self, at: usize) {
+        if !self.open.is_empty() {
+            self.known.extend(self.open.drain(..));
+            self.last = self.last.max(at);
+        }
     }
 }
