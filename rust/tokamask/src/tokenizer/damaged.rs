@@ -141,6 +141,18 @@ fn whole_files_are_read() {
     }
 }
 
+#[test]
+fn each_word_of_a_compiled_file_is_forged() {
+    for (file, _) in files().iter().filter(|file| file.1) {
+        for at in (0..12_000.min(file.len() - 8)).step_by(8) {
+            let mut forged = file.clone();
+            forged[at..at + 8].fill(0xFF);
+            compiled::seal(&mut forged);
+            works(&forged);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 

@@ -167,8 +167,10 @@ impl Tokenizer {
                 while from < end && !text.as_bytes()[from..end].starts_with(token) {
                     from += 1;
                 }
-                spans.push(id, place(from), place(from + token.len()), *word);
-                from += token.len();
+                // A forged file may say other ids than those of this text.
+                let to = end.min(from + token.len());
+                spans.push(id, place(from), place(to), *word);
+                from = to;
             }
             *word += 1;
         }
