@@ -194,6 +194,7 @@ def draw(rows: list[dict]) -> list[str]:
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "tokamask", "svg.fonttype": "path", "font.size": 9})
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     PLOTS.mkdir(parents=True, exist_ok=True)
     colours = dict(zip(_names(rows), PALETTE * 2, strict=False))
@@ -220,6 +221,10 @@ def draw(rows: list[dict]) -> list[str]:
         axes.set_yticks(*map(list, zip(*ticks, strict=True)))
         axes.invert_yaxis()
         axes.set_xscale("log")
+        few = axes.get_xlim()[1] < 100 * axes.get_xlim()[0]
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         units = sorted({row["unit"] for row in chosen})
         better = "more is better" if units[0] in HIGHER_IS_BETTER else "less is better"
         axes.set_xlabel(f"{' / '.join(units).replace('us', 'µs')}, logarithmic ({better})")

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::route::Route;
 use super::Tokenizer;
 use crate::bpe::spelled::{Spaces, Spelled, Unknown};
-use crate::error::{Error, UnsupportedComponentError};
+use crate::error::{Error, LimitError, UnsupportedComponentError};
 use crate::ids::TokenId;
 use crate::text::added::{Allowed, Part};
 use crate::text::rule::classes::width;
@@ -84,7 +84,7 @@ impl Places {
 impl Tokenizer {
     /// The ids of a text and where they come from.
     ///
-    /// Fails where a normalizer changes the text, or a pre-tokenizer does more than to mark spaces: positions in what
+    /// Fails beyond 4 GiB, where a normalizer changes the text, or a pre-tokenizer does more than to mark spaces: positions in what
     /// comes out are not positions in the text.
     pub fn encode_spans(
         &self,
@@ -92,6 +92,9 @@ impl Tokenizer {
         add_special_tokens: bool,
         allowed: &Allowed,
     ) -> Result<Spans, Error> {
+        if text.len() > u32::MAX as usize {
+            return Err(LimitError { limit: "bytes of one text".into(), value: text.len() as u64 }.into());
+        }
         let settings = &self.settings;
         let mut spans = Spans::default();
         if add_special_tokens {
