@@ -583,6 +583,11 @@ impl Tokenizer {
 
     /// Writes the compiled form, whatever the name of the file ends in; see :meth:`save`.
     ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The file cannot be written.
+    ///
     /// Examples
     /// --------
     /// >>> tok.compile("vocabulary.bin")  # doctest: +SKIP
